@@ -1,0 +1,171 @@
+"""Attention among the peaks of one cell, for many cells laid end to end without padding."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+try:
+    from flash_attn import flash_attn_varlen_func
+except ImportError:  # a GPU package that few machines have; `attend` falls back to torch's own kernels
+    flash_attn_varlen_func = None
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where each cell lies in a packed row of tokens.
+
+    Attributes:
+        boundaries: (cells + 1,) int32; cell i holds tokens ``boundaries[i]`` up to ``boundaries[i + 1]``.
+        lengths: number of tokens of each cell, on the host, so that no layer waits for the device.
+        positions: (tokens,) places of the tokens in the flattened padded batch, or None if the input came packed.
+        padded_shape: (cells, longest) of that padded batch, or None.
+    """
+
+    boundaries: Tensor
+    lengths: list[int]
+    positions: Tensor | None = None
+    padded_shape: tuple[int, int] | None = None
+
+    @classmethod
+    def from_mask(cls, attention_mask: Tensor) -> "Packing":
+        """Pack a padded batch; `attention_mask` is (cells, longest), true at tokens, holes allowed."""
+        keep = attention_mask.bool()
+        lengths = keep.sum(dim=1)
+        return cls(
+            boundaries=F.pad(lengths.cumsum(0), (1, 0)).int(),
+            lengths=lengths.tolist(),
+            positions=keep.flatten().nonzero().squeeze(1),
+            padded_shape=(keep.shape[0], keep.shape[1]),
+        )
+
+    @classmethod
+    def from_boundaries(cls, boundaries: Tensor) -> "Packing":
+        """Describe tokens that are packed already."""
+        return cls(boundaries=boundaries.int(), lengths=boundaries.diff().tolist())
+
+    @property
+    def first_tokens(self) -> Tensor:
+        """(cells,) index of each cell's first token, ``[CLS]``, in the packed row."""
+        return self.boundaries[:-1].long()
+
+    @cached_property
+    def longest(self) -> int:
+        """Number of tokens of the longest cell."""
+        return max(self.lengths, default=0)
+
+    def pack(self, padded: Tensor) -> Tensor:
+        """(cells, longest, ...) or packed (1, tokens, ...) -> (tokens, ...)."""
+        flat = padded.flatten(0, 1)
+        return flat if self.positions is None else flat.index_select(0, self.positions)
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        """(tokens, hidden) -> the layout the input came in; zeros at padding."""
+        if self.positions is None or self.padded_shape is None:
+            return packed.unsqueeze(0)
+        cells, longest = self.padded_shape
+        flat = packed.new_zeros(cells * longest, *packed.shape[1:])
+        return flat.index_copy(0, self.positions, packed).unflatten(0, (cells, longest))
+
+    def mean(self, packed: Tensor) -> Tensor:
+        """(tokens, hidden) -> (cells, hidden), the average over the tokens of each cell."""
+        lengths = self.boundaries.diff()
+        cell_of_token = torch.repeat_interleave(
+            torch.arange(len(self.lengths), device=packed.device), lengths, output_size=packed.shape[0]
+        )
+        total = packed.new_zeros(len(self.lengths), packed.shape[1]).index_add(0, cell_of_token, packed)
+        return total / lengths.clamp(min=1).unsqueeze(1).to(packed.dtype)
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, packing: Packing, implementation: str, dropout: float
+) -> tuple[Tensor, Tensor | None]:
+    """Let each query attend to the keys of its own cell.
+
+    Args:
+        query: (tokens, heads, head size), or (cells, heads, head size) with one query per cell.
+        key: (tokens, heads, head size); `value` likewise.
+        packing: where each cell lies.
+        implementation: ``"eager"`` (returns the weights), ``"flash_attention_2"``, or ``"sdpa"``.
+        dropout: share of attention weights dropped.
+
+    Returns:
+        The context, shaped as `query`, and the weights (cells, heads, queries, keys) or None.
+    """
+    if implementation == "eager":
+        return _eager_attention(query, key, value, packing, dropout)
+    if implementation == "flash_attention_2":
+        return _flash_attention(query, key, value, packing, dropout), None
+    return _sdpa_cell_by_cell(query, key, value, packing, dropout), None
+
+
+def flash_attention_fits(query: Tensor) -> bool:
+    """Whether flash-attention is installed and takes this query: on a GPU, in half precision, heads of at most 256."""
+    is_half = query.dtype in (torch.float16, torch.bfloat16)
+    return flash_attn_varlen_func is not None and query.is_cuda and is_half and query.shape[-1] <= 256
+
+
+def _query_lengths(query: Tensor, packing: Packing) -> list[int]:
+    is_one_per_cell = query.shape[0] == len(packing.lengths)
+    return [1] * len(packing.lengths) if is_one_per_cell else packing.lengths
+
+
+def _sdpa_cell_by_cell(query: Tensor, key: Tensor, value: Tensor, packing: Packing, dropout: float) -> Tensor:
+    # A call per cell needs no mask, so torch's fused kernels apply; measured 1.4 to 2 times as fast on a
+    # CPU as one padded call with a mask.
+    cells = zip(
+        query.split(_query_lengths(query, packing)),
+        key.split(packing.lengths),
+        value.split(packing.lengths),
+        strict=True,
+    )
+    contexts = [
+        F.scaled_dot_product_attention(
+            q.transpose(0, 1)[None], k.transpose(0, 1)[None], v.transpose(0, 1)[None], dropout_p=dropout
+        )[0].transpose(0, 1)
+        for q, k, v in cells
+    ]
+    return torch.cat(contexts)
+
+
+def _flash_attention(query: Tensor, key: Tensor, value: Tensor, packing: Packing, dropout: float) -> Tensor:
+    if flash_attn_varlen_func is None:
+        raise ImportError(
+            "attn_implementation='flash_attention_2' needs the package flash-attn; "
+            "leave attn_implementation out to use what this machine has"
+        )
+    lengths = _query_lengths(query, packing)
+    is_one_per_cell = lengths is not packing.lengths
+    query_boundaries = (
+        torch.arange(len(lengths) + 1, dtype=torch.int32, device=query.device)
+        if is_one_per_cell
+        else packing.boundaries
+    )
+    context: Tensor = flash_attn_varlen_func(
+        query,
+        key,
+        value,
+        cu_seqlens_q=query_boundaries,
+        cu_seqlens_k=packing.boundaries,
+        max_seqlen_q=1 if is_one_per_cell else packing.longest,
+        max_seqlen_k=packing.longest,
+        dropout_p=dropout,
+    )
+    return context
+
+
+def _eager_attention(
+    query: Tensor, key: Tensor, value: Tensor, packing: Packing, dropout: float
+) -> tuple[Tensor, Tensor]:
+    lengths = _query_lengths(query, packing)
+    q = pad_sequence(query.split(lengths), batch_first=True).transpose(1, 2)
+    k, v = (pad_sequence(x.split(packing.lengths), batch_first=True).transpose(1, 2) for x in (key, value))
+    is_key = torch.arange(k.shape[2], device=k.device) < packing.boundaries.diff().unsqueeze(1)
+    scores = (q @ k.transpose(2, 3)) * q.shape[-1] ** -0.5
+    scores = scores.masked_fill(~is_key[:, None, None], torch.finfo(scores.dtype).min)
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(q.dtype)
+    context = (F.dropout(weights, dropout, training=dropout > 0) @ v).transpose(1, 2)
+    return torch.cat([c[:length] for c, length in zip(context, lengths, strict=True)]), weights
