@@ -22,18 +22,19 @@ from .modeling_epifoundation import (
 )
 
 # Official name (a regular expression for a whole key) -> ours. Every key of an official file matches exactly one row.
+LAYER = r"encoder\.transformer_encoder\.layers\.(\d+)\."
 RENAMED_KEYS = (
     (r"atac_emb\.embedding\.weight", "epifoundation.peak_embeddings.embedding.weight"),
     (r"atac_emb\.enc_norm\.(weight|bias)", r"epifoundation.peak_embeddings.norm.\1"),
     (r"chr_emb\.embedding\.weight", "epifoundation.chromosome_embeddings.embedding.weight"),
     (r"chr_emb\.enc_norm\.(weight|bias)", r"epifoundation.chromosome_embeddings.norm.\1"),
     (r"bn_atac\.(.+)", r"epifoundation.input_norm.\1"),
-    (r"encoder\.transformer_encoder\.layers\.(\d+)\.self_attn\.Wqkv\.(.+)", r"epifoundation.layers.\1.attention.qkv_proj.\2"),
-    (r"encoder\.transformer_encoder\.layers\.(\d+)\.self_attn\.out_proj\.(.+)", r"epifoundation.layers.\1.attention.o_proj.\2"),
-    (r"encoder\.transformer_encoder\.layers\.(\d+)\.norm1\.(.+)", r"epifoundation.layers.\1.attention_norm.\2"),
-    (r"encoder\.transformer_encoder\.layers\.(\d+)\.linear1\.(.+)", r"epifoundation.layers.\1.up_proj.\2"),
-    (r"encoder\.transformer_encoder\.layers\.(\d+)\.linear2\.(.+)", r"epifoundation.layers.\1.down_proj.\2"),
-    (r"encoder\.transformer_encoder\.layers\.(\d+)\.norm2\.(.+)", r"epifoundation.layers.\1.feed_forward_norm.\2"),
+    (LAYER + r"self_attn\.Wqkv\.(.+)", r"epifoundation.layers.\1.attention.qkv_proj.\2"),
+    (LAYER + r"self_attn\.out_proj\.(.+)", r"epifoundation.layers.\1.attention.o_proj.\2"),
+    (LAYER + r"norm1\.(.+)", r"epifoundation.layers.\1.attention_norm.\2"),
+    (LAYER + r"linear1\.(.+)", r"epifoundation.layers.\1.up_proj.\2"),
+    (LAYER + r"linear2\.(.+)", r"epifoundation.layers.\1.down_proj.\2"),
+    (LAYER + r"norm2\.(.+)", r"epifoundation.layers.\1.feed_forward_norm.\2"),
     (r"norm\.(weight|bias)", r"epifoundation.norm.\1"),
     (r"rna_emb\.embedding\.weight", "gene_embeddings.embedding.weight"),
     (r"rna_emb\.enc_norm\.(weight|bias)", r"gene_embeddings.norm.\1"),
@@ -100,7 +101,9 @@ def read_official_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise
     except Exception as error:  # torch raises many kinds: pickle, zip, runtime
-        raise ValueError(f"{os.fspath(path)!r} cannot be read as a PyTorch checkpoint of plain tensors: {error}") from error
+        raise ValueError(
+            f"{os.fspath(path)!r} cannot be read as a PyTorch checkpoint of plain tensors: {error}"
+        ) from error
     weights = content.get("model", content) if isinstance(content, Mapping) else {}
     weights = {PREFIXES.sub("", key): value for key, value in weights.items() if isinstance(value, Tensor)}
     if "atac_emb.embedding.weight" not in weights:
@@ -123,7 +126,7 @@ def config_from_official(
         **overrides: further fields of the configuration that the file does not tell, such as dropout.
     """
     shapes = {PREFIXES.sub("", key): value.shape for key, value in state_dict.items()}
-    layers = {match[1] for key in shapes if (match := re.match(r"encoder\.transformer_encoder\.layers\.(\d+)\.", key))}
+    layers = {match[1] for key in shapes if (match := re.match(LAYER + r"", key))}
     fields: dict[str, Any] = {
         "vocab_size": shapes["atac_emb.embedding.weight"][0],
         "hidden_size": shapes["atac_emb.embedding.weight"][1],
@@ -227,7 +230,7 @@ def _rename(key: str, value: Tensor, state_dict: Mapping[str, Tensor]) -> dict[s
             query_size = state_dict[f"{decoder}.gene2query.weight"].shape[0]
             return {f"{prefix}.{k}": v for k, v in _split_first_layer(value, query_size, state_dict).items()}
         return {f"{prefix}.{name}": value for name in _matches(rest, RENAMED_DECODER_KEYS)}
-    return {name: value for name in _matches(key, RENAMED_KEYS)}
+    return dict.fromkeys(_matches(key, RENAMED_KEYS), value)
 
 
 def _matches(key: str, table: tuple[tuple[str, str], ...]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -160,19 +160,23 @@ class EpiFoundationPreTrainedModel(PreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Module:
         """The table of peak embeddings, (vocab_size, hidden)."""
-        return self.base_model.peak_embeddings.embedding
+        return self._encoder.peak_embeddings.embedding
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the table of peak embeddings."""
-        self.base_model.peak_embeddings.embedding = value
+        self._encoder.peak_embeddings.embedding = cast(nn.Embedding, value)
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+    @property
+    def _encoder(self) -> "EpiFoundationModel":
+        return cast(EpiFoundationModel, self.base_model)
+
+    def save_pretrained(self, save_directory: str | os.PathLike[Any], *args: Any, **kwargs: Any) -> None:
         """Save weights, configuration and the code, so that the folder loads where the package is not installed.
 
         See ``PreTrainedModel.save_pretrained`` for the arguments.
         """
         self.config.auto_map = dict(AUTO_MAP)
-        super().save_pretrained(save_directory, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)
         if kwargs.get("is_main_process", True):
             custom_object_save(self, save_directory)
 
@@ -283,7 +287,7 @@ class EpiFoundationModel(EpiFoundationPreTrainedModel):
         if boundaries is not None:
             return Packing.from_boundaries(boundaries)
         if attention_mask is None and input_ids is not None:
-            attention_mask = input_ids != self.config.pad_token_id
+            attention_mask = cast(Tensor, input_ids != self.config.pad_token_id)
         elif attention_mask is None and inputs_embeds is not None:
             attention_mask = torch.ones(inputs_embeds.shape[:2], dtype=torch.bool, device=inputs_embeds.device)
         assert attention_mask is not None
@@ -328,7 +332,7 @@ class CellClassifier(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(config.hidden_size, config.hidden_size) for _ in range(2))
         self.norms = nn.ModuleList(nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) for _ in range(2))
-        self.output = nn.Linear(config.hidden_size, config.num_labels)
+        self.output = nn.Linear(config.hidden_size, cast(int, config.num_labels))
 
     def forward(self, cell_embeddings: Tensor) -> Tensor:
         """Score each label for each cell."""
@@ -585,8 +589,8 @@ class EpiFoundationForExpressionPrediction(EpiFoundationGeneModel):
         return _head_output(loss, levels, out)
 
 
-def _given_or(value: bool | None, default: bool) -> bool:
-    return default if value is None else value
+def _given_or(value: bool | None, default: bool | None) -> bool:
+    return bool(default if value is None else value)
 
 
 def _cells_only(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,60 @@
+"""The list of packages is complete, and the wheel holds them all.
+
+A package missing from pyproject.toml still works in an editable install; from the wheel it is absent.
+"""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+NOT_PACKAGES = {"tests", "examples", "benchmarks", "model_cards"}
+
+
+@pytest.fixture(scope="module")
+def wheel_names(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name for name in archive.namelist() if ".dist-info/" not in name}
+
+
+def test_the_package_list_names_every_folder_of_python_files(
+    root: Path, package_folders: dict[str, Path]
+) -> None:
+    folders = {file.parent.name for file in root.glob("[!.]*/__init__.py")} - NOT_PACKAGES
+    assert folders == {folder.name for folder in package_folders.values()}
+
+
+def test_the_package_list_and_the_folder_map_agree(pyproject: dict[str, Any]) -> None:
+    setuptools = pyproject["tool"]["setuptools"]
+    assert sorted(setuptools["packages"]) == sorted(setuptools["package-dir"])
+
+
+def test_packages_are_flat(root: Path, package_folders: dict[str, Path]) -> None:
+    nested = [
+        str(file.relative_to(root))
+        for folder in package_folders.values()
+        for file in folder.glob("*/**/*.py")
+        if "__pycache__" not in file.parts
+    ]
+    assert not nested, f"a folder inside a package needs a line of its own in pyproject.toml: {nested}"
+
+
+def test_the_wheel_holds_the_packages_and_nothing_else(
+    wheel_names: set[str], package_folders: dict[str, Path]
+) -> None:
+    expected = {"epifoundation/py.typed"}
+    for package, folder in package_folders.items():
+        place = package.replace(".", "/")
+        expected |= {f"{place}/{file.name}" for file in folder.glob("*.py")}
+        expected |= {f"{place}/annotations/{file.name}" for file in folder.glob("annotations/*.tsv.gz")}
+    assert wheel_names == expected
+
+
+@pytest.mark.wheel
+def test_the_wheel_carries_licence_and_command(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        [entry_points] = [name for name in names if name.endswith(".dist-info/entry_points.txt")]
+        assert "epifoundation = epifoundation_cli.main:main" in archive.read(entry_points).decode()
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)

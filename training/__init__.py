@@ -1,0 +1,1 @@
+"""Collators, batch samplers and what the Trainer needs to pre-train and fine-tune EpiFoundation."""
