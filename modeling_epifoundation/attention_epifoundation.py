@@ -32,12 +32,22 @@ class Packing:
 
     @classmethod
     def from_mask(cls, attention_mask: Tensor) -> "Packing":
-        """Pack a padded batch; `attention_mask` is (cells, longest), true at tokens, holes allowed."""
+        """Pack a padded batch; `attention_mask` is (cells, longest), true at tokens, holes allowed.
+
+        Raises:
+            ValueError: if a cell has no token at all.
+        """
         keep = attention_mask.bool()
-        lengths = keep.sum(dim=1)
+        num_tokens = keep.sum(dim=1)
+        lengths = num_tokens.tolist()
+        if 0 in lengths:
+            raise ValueError(
+                f"cell {lengths.index(0)} of the batch has no token; the tokenizer starts every cell with [CLS], "
+                "also one without open peaks"
+            )
         return cls(
-            boundaries=F.pad(lengths.cumsum(0), (1, 0)).int(),
-            lengths=lengths.tolist(),
+            boundaries=F.pad(num_tokens.cumsum(0), (1, 0)).int(),
+            lengths=lengths,
             positions=keep.flatten().nonzero().squeeze(1),
             padded_shape=(keep.shape[0], keep.shape[1]),
         )
@@ -77,7 +87,7 @@ class Packing:
             torch.arange(len(self.lengths), device=packed.device), lengths, output_size=packed.shape[0]
         )
         total = packed.new_zeros(len(self.lengths), packed.shape[1]).index_add(0, cell_of_token, packed)
-        return total / lengths.clamp(min=1).unsqueeze(1).to(packed.dtype)
+        return total / lengths.unsqueeze(1).to(packed.dtype)
 
 
 def attend(
@@ -94,11 +104,19 @@ def attend(
 
     Returns:
         The context, shaped as `query`, and the weights (cells, heads, queries, keys) or None.
+
+    Raises:
+        ValueError: if there is no such implementation here, such as ``"flash_attention_3"``.
     """
     if implementation == "eager":
         return _eager_attention(query, key, value, packing, dropout)
     if implementation == "flash_attention_2":
         return _flash_attention(query, key, value, packing, dropout), None
+    if implementation != "sdpa":
+        raise ValueError(
+            f"expected attn_implementation 'eager', 'sdpa' or 'flash_attention_2', got {implementation!r}; "
+            "leave it out to use what this machine has"
+        )
     return _sdpa_cell_by_cell(query, key, value, packing, dropout), None
 
 

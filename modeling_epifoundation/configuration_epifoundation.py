@@ -5,6 +5,8 @@ from typing import Literal
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+FIRST_GENE_ID = 4  # after the special tokens of the gene vocabulary
+
 
 @strict
 class EpiFoundationConfig(PreTrainedConfig):
@@ -12,7 +14,8 @@ class EpiFoundationConfig(PreTrainedConfig):
     What defines an EpiFoundation model, with the values of the paper as defaults.
 
     Fields are checked when the configuration is made and when it is saved; a wrong type raises
-    ``StrictDataclassFieldValidationError``, an impossible combination ``ValueError``.
+    ``StrictDataclassFieldValidationError``, an impossible value or combination
+    ``StrictDataclassClassValidationError`` (both of ``huggingface_hub.errors``; neither is a ``ValueError``).
 
     Args:
         vocab_size: rows of the peak embedding table: the peaks of the vocabulary and the special tokens
@@ -33,7 +36,7 @@ class EpiFoundationConfig(PreTrainedConfig):
         layer_norm_eps: added to the variance in every LayerNorm (official code: 1e-5).
         batch_norm_eps: added to the variance in the BatchNorm of peak and gene embeddings (official code: 6.1e-5).
         batch_norm_momentum: weight of the newest batch in the running statistics (official code: 0.1).
-        initializer_range: standard deviation of freshly drawn weights.
+        initializer_range: standard deviation of freshly drawn embeddings.
         pooling: how the tokens of a cell become its embedding: ``"cls"`` takes the output at ``[CLS]`` (paper),
             ``"mean"`` the average over all tokens of the cell.
         gene_decoder_size: width of the peak-to-gene decoder (official code: 128).
@@ -87,6 +90,9 @@ class EpiFoundationConfig(PreTrainedConfig):
     def validate_architecture(self) -> None:
         """Refuse sizes and ids that cannot work together."""
         super().validate_architecture()
+        for name in ("vocab_size", "gene_vocab_size", "num_chromosomes", "hidden_size", "num_attention_heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
@@ -104,6 +110,11 @@ class EpiFoundationConfig(PreTrainedConfig):
             token_id = getattr(self, name)
             if token_id is not None and not 0 <= token_id < self.vocab_size:
                 raise ValueError(f"{name} must lie in the peak table of {self.vocab_size} rows, got {token_id}")
+        if not 0 <= self.gene_pad_token_id < self.gene_vocab_size:
+            raise ValueError(
+                f"gene_pad_token_id must lie in the gene table of {self.gene_vocab_size} rows, "
+                f"got {self.gene_pad_token_id}"
+            )
 
 
 __all__ = ["EpiFoundationConfig"]

@@ -57,6 +57,13 @@ RENAMED_DECODER_KEYS = (
     (r"fc2\.(weight|bias)", r"output.\1"),
 )
 
+# Weights without which the sizes of a model cannot be told.
+SIZED_BY = (
+    "atac_emb.embedding.weight",
+    "rna_emb.embedding.weight",
+    "encoder.transformer_encoder.layers.0.linear1.weight",
+)
+
 PREFIXES = re.compile(r"^(?:module\.|_orig_mod\.|_fsdp_wrapped_module\.)+")
 
 
@@ -105,6 +112,7 @@ def read_official_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             f"{os.fspath(path)!r} cannot be read as a PyTorch checkpoint of plain tensors: {error}"
         ) from error
     weights = content.get("model", content) if isinstance(content, Mapping) else {}
+    weights = weights if isinstance(weights, Mapping) else {}
     weights = {PREFIXES.sub("", key): value for key, value in weights.items() if isinstance(value, Tensor)}
     if "atac_emb.embedding.weight" not in weights:
         found = ", ".join(list(weights)[:3]) or "no tensors"
@@ -124,9 +132,15 @@ def config_from_official(
         state_dict: weights under their official names.
         num_attention_heads: cannot be read from shapes; 8 in every published setting.
         **overrides: further fields of the configuration that the file does not tell, such as dropout.
+
+    Raises:
+        ValueError: if a weight whose shape is needed is missing.
     """
     shapes = {PREFIXES.sub("", key): value.shape for key, value in state_dict.items()}
-    layers = {match[1] for key in shapes if (match := re.match(LAYER + r"", key))}
+    missing = [key for key in SIZED_BY if key not in shapes]
+    if missing:
+        raise ValueError(f"every official EpiFoundation model has these keys, this one lacks: {', '.join(missing)}")
+    layers = {match[1] for key in shapes if (match := re.match(LAYER, key))}
     fields: dict[str, Any] = {
         "vocab_size": shapes["atac_emb.embedding.weight"][0],
         "hidden_size": shapes["atac_emb.embedding.weight"][1],
@@ -190,7 +204,7 @@ def convert_official_checkpoint(
     else:
         model_class = EpiFoundationForPeakToGeneAlignment
     model = _on_meta_device(model_class, config)
-    _check_keys(model, converted, has_other_decoder=bool(left_out))
+    _check_keys(model, converted, left_out_decoders={DECODERS[key.split(".")[0]] for key in left_out})
     model.save_pretrained(output, state_dict=converted)
     if tokenizer is not None:
         tokenizer.save_pretrained(output)
@@ -227,8 +241,8 @@ def _rename(key: str, value: Tensor, state_dict: Mapping[str, Tensor]) -> dict[s
     if decoder in DECODERS:
         prefix = DECODERS[decoder]
         if rest == "fc1.weight":
-            query_size = state_dict[f"{decoder}.gene2query.weight"].shape[0]
-            return {f"{prefix}.{k}": v for k, v in _split_first_layer(value, query_size, state_dict).items()}
+            parts = _split_first_layer(decoder, state_dict)
+            return {f"{prefix}.{name}": part for name, part in parts.items()}
         return {f"{prefix}.{name}": value for name in _matches(rest, RENAMED_DECODER_KEYS)}
     return dict.fromkeys(_matches(key, RENAMED_KEYS), value)
 
@@ -237,9 +251,17 @@ def _matches(key: str, table: tuple[tuple[str, str], ...]) -> list[str]:
     return [match.expand(ours) for official, ours in table if (match := re.fullmatch(official, key))]
 
 
-def _split_first_layer(weight: Tensor, query_size: int, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _split_first_layer(decoder: str, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Cut the map of (cell, batch if any, gene query), laid side by side, into one map for each."""
-    hidden_size = state_dict["atac_emb.embedding.weight"].shape[1]
+    weight, query = state_dict[f"{decoder}.fc1.weight"], state_dict.get(f"{decoder}.gene2query.weight")
+    if query is None:
+        raise ValueError(f"the checkpoint holds {decoder}.fc1.weight, but {decoder}.gene2query.weight is missing")
+    hidden_size, query_size = state_dict["atac_emb.embedding.weight"].shape[1], query.shape[0]
+    if weight.shape[1] not in (hidden_size + query_size, 2 * hidden_size + query_size):
+        raise ValueError(
+            f"{decoder}.fc1.weight has shape {tuple(weight.shape)}, expected {hidden_size + query_size} columns "
+            f"(cell and gene), or {2 * hidden_size + query_size} with batches"
+        )
     sizes = [hidden_size, weight.shape[1] - hidden_size - query_size, query_size]
     parts = zip(("cell_proj", "batch_proj", "query_proj"), weight.split(sizes, dim=1), strict=True)
     return {f"{name}.weight": part.contiguous() for name, part in parts if part.shape[1]}
@@ -255,7 +277,7 @@ def _why_unsupported(decoder: str, state_dict: Mapping[str, Tensor]) -> str | No
     hidden_size = shapes["atac_emb.embedding.weight"][1]
     if shapes[f"{decoder}.fc1.weight"][1] <= hidden_size:
         return "decoder of the 'sum query' style, which trains nowhere in the official code"
-    num_outputs = shapes[f"{decoder}.fc2.weight"][0]
+    num_outputs = shapes[f"{decoder}.fc2.weight"][0] if f"{decoder}.fc2.weight" in shapes else 2
     if decoder == "mvc_decoder" and num_outputs != 2:
         return f"decoder into {num_outputs} levels of expression, where alignment knows two"
     return None
@@ -268,14 +290,15 @@ def _on_meta_device(
         return model_class(config)
 
 
-def _check_keys(model: EpiFoundationPreTrainedModel, converted: Mapping[str, Tensor], has_other_decoder: bool) -> None:
+def _check_keys(
+    model: EpiFoundationPreTrainedModel, converted: Mapping[str, Tensor], left_out_decoders: set[str]
+) -> None:
     """Compare with what the model and its classifier hold, in both directions, shapes included."""
     expected = {key: value.shape for key, value in model.state_dict().items()}
     if any(key.startswith("classifier.") for key in converted):
         classifier = _on_meta_device(EpiFoundationForCellClassification, model.config)
         expected |= {k: v.shape for k, v in classifier.state_dict().items() if k.startswith("classifier.")}
-    if has_other_decoder:
-        expected = {k: v for k, v in expected.items() if "_decoder." not in k or k in converted}
+    expected = {key: shape for key, shape in expected.items() if key.split(".")[0] not in left_out_decoders}
     problems = [f"{key} is missing" for key in expected if key not in converted]
     problems += [f"{key} has no place" for key in converted if key not in expected]
     problems += [

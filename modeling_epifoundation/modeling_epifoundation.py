@@ -10,13 +10,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
-from transformers.dynamic_module_utils import custom_object_save
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .attention_epifoundation import Packing, attend, flash_attention_fits
-from .configuration_epifoundation import EpiFoundationConfig
+from .configuration_epifoundation import FIRST_GENE_ID, EpiFoundationConfig
 
 # What a saved folder tells the Auto classes; every class of this file can be loaded from any such folder.
 AUTO_MAP = {
@@ -24,12 +23,12 @@ AUTO_MAP = {
     "AutoModel": "modeling_epifoundation.EpiFoundationModel",
     "AutoModelForPreTraining": "modeling_epifoundation.EpiFoundationForPeakToGeneAlignment",
     "AutoModelForSequenceClassification": "modeling_epifoundation.EpiFoundationForCellClassification",
+    "AutoModelForExpressionPrediction": "modeling_epifoundation.EpiFoundationForExpressionPrediction",
 }
 
 # The attention of a model for which nobody chose one: the fastest that its tensors and this machine allow.
 AUTOMATIC = "automatic"
 IGNORED_LABEL = -100  # marks a label that takes no part in the loss, as everywhere in Transformers
-FIRST_GENE_ID = 4  # after the special tokens of the gene vocabulary
 # Fine-tuning for expression starts from the pre-trained decoder, all but its last linear map.
 DECODER_TO_FINE_TUNE = {r"^alignment_decoder\.(?!output)": "expression_decoder."}
 # Weights that other heads keep beside the encoder; leaving them out of a load is no reason for a warning.
@@ -144,6 +143,13 @@ class EpiFoundationPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
+        if isinstance(module, nn.Linear):
+            # As torch draws them, with a spread that follows the width. The one spread for all widths that is usual
+            # in Transformers leaves a narrow model so nearly constant that alignment hardly starts.
+            bound = module.in_features**-0.5
+            init.uniform_(module.weight, -bound, bound)
+            if module.bias is not None:
+                init.uniform_(module.bias, -bound, bound)
         if isinstance(module, nn.PReLU):
             init.constant_(module.weight, 0.25)  # the default of torch
         elif isinstance(module, EpiFoundationForPeakToGeneAlignment) and module.gene_bias is not None:
@@ -158,7 +164,7 @@ class EpiFoundationPreTrainedModel(PreTrainedModel):
             return AUTOMATIC
         return super()._check_and_adjust_attn_implementation(attn_implementation, *args, **kwargs)
 
-    def get_input_embeddings(self) -> nn.Module:
+    def get_input_embeddings(self) -> nn.Embedding:
         """The table of peak embeddings, (vocab_size, hidden)."""
         return self._encoder.peak_embeddings.embedding
 
@@ -176,14 +182,14 @@ class EpiFoundationPreTrainedModel(PreTrainedModel):
         See ``PreTrainedModel.save_pretrained`` for the arguments.
         """
         self.config.auto_map = dict(AUTO_MAP)
+        # The parent copies the code of a class that names its Auto class, in time for `push_to_hub=True`.
         super().save_pretrained(save_directory, *args, **kwargs)
-        if kwargs.get("is_main_process", True):
-            custom_object_save(self, save_directory)
 
 
 class EpiFoundationModel(EpiFoundationPreTrainedModel):
     """The encoder: a cell's open peaks in, one embedding per peak in context and one per cell out."""
 
+    _auto_class = "AutoModel"
     _keys_to_ignore_on_load_unexpected = OF_GENES + OF_CLASSIFIER
 
     def __init__(self, config: EpiFoundationConfig) -> None:
@@ -433,6 +439,7 @@ class EpiFoundationGeneModel(EpiFoundationPreTrainedModel):
 class EpiFoundationForPeakToGeneAlignment(EpiFoundationGeneModel):
     """Pre-training: predict from a cell's open peaks which genes the same cell expresses (paper, eq. 8 to 10)."""
 
+    _auto_class = "AutoModelForPreTraining"
     _keys_to_ignore_on_load_unexpected = [*OF_CLASSIFIER, r"^expression_decoder\."]  # noqa: RUF012
 
     def __init__(self, config: EpiFoundationConfig) -> None:
@@ -492,6 +499,7 @@ class EpiFoundationForPeakToGeneAlignment(EpiFoundationGeneModel):
 class EpiFoundationForCellClassification(EpiFoundationPreTrainedModel):
     """Cell-type annotation: one label per cell."""
 
+    _auto_class = "AutoModelForSequenceClassification"
     _keys_to_ignore_on_load_unexpected = OF_GENES
 
     def __init__(self, config: EpiFoundationConfig) -> None:
@@ -536,6 +544,7 @@ class EpiFoundationForExpressionPrediction(EpiFoundationGeneModel):
     map, to one level instead of two logits, is new.
     """
 
+    _auto_class = "AutoModelForExpressionPrediction"  # Transformers has none; the name only makes it copy the code
     _keys_to_ignore_on_load_unexpected = [*OF_CLASSIFIER, r"^alignment_decoder\.", r"^gene_bias"]  # noqa: RUF012
 
     def __init__(self, config: EpiFoundationConfig) -> None:

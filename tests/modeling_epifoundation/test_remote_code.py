@@ -1,0 +1,165 @@
+"""A saved folder opens in another process, from its own code, where this package cannot be imported."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForPreTraining,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
+
+from epifoundation import (
+    EpiFoundationConfig,
+    EpiFoundationForCellClassification,
+    EpiFoundationForExpressionPrediction,
+    EpiFoundationForPeakToGeneAlignment,
+    EpiFoundationModel,
+)
+from epifoundation.tokenization import GeneVocabulary, PeakTokenizer, PeakVocabulary
+
+PEAKS = [f"chr{1 + i // 10}:{1000 * i}-{1000 * i + 500}" for i in range(30)]
+CELLS = [PEAKS[:7], [], PEAKS[5:25:3]]
+# Class -> the Auto class that opens it; expression has none.
+AUTO_CLASSES = {
+    EpiFoundationModel: AutoModel,
+    EpiFoundationForPeakToGeneAlignment: AutoModelForPreTraining,
+    EpiFoundationForCellClassification: AutoModelForSequenceClassification,
+    EpiFoundationForExpressionPrediction: None,
+}
+
+# Opens each folder once as its class and once as a bare encoder, then saves it again from the code found there.
+ELSEWHERE = """
+import json, sys
+import numpy as np
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "epifoundation":
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Refuse())
+import torch, transformers
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+job = json.loads(sys.argv[1])
+for folder, auto_class, again in job["folders"]:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+    inputs = tokenizer.pad(tokenizer(job["cells"]), return_tensors="pt")
+    encoder = transformers.AutoModel.from_pretrained(folder, trust_remote_code=True)
+    if auto_class:
+        model = getattr(transformers, auto_class).from_pretrained(folder, trust_remote_code=True)
+    else:
+        name = "modeling_epifoundation.EpiFoundationForExpressionPrediction"
+        model = get_class_from_dynamic_module(name, folder).from_pretrained(folder)
+    genes = {"gene_chromosome_ids": torch.as_tensor(tokenizer.gene_chromosome_ids[4:]).long()}
+    with torch.no_grad():
+        out = model(**inputs, **(genes if hasattr(model, "gene_embeddings") else {}))
+        cells = encoder(**inputs).pooler_output
+    np.savez(folder + "/numbers.npz", main=out.get("logits", out[0]).numpy(), cells=cells.numpy())
+    if again:
+        model.save_pretrained(again)
+        tokenizer.save_pretrained(again)
+    assert type(model).__module__.startswith("transformers_modules."), type(model)
+assert not any(name.partition(".")[0] == "epifoundation" for name in sys.modules)
+"""
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    genes = GeneVocabulary(["A", "B", "C"], ["", "", ""], ["chr2", "unknown", "chr1"])
+    return PeakTokenizer(PeakVocabulary.from_names(PEAKS), genes)
+
+
+@pytest.fixture(scope="module")
+def folders(make_model, tokenizer, tmp_path_factory):
+    """A folder of each class, with its tokenizer."""
+    sizes = {"vocab_size": len(PEAKS) + 4, "gene_vocab_size": 3 + 4, "num_chromosomes": 28}
+    saved = {}
+    for model_class in AUTO_CLASSES:
+        saved[model_class] = tmp_path_factory.mktemp(model_class.__name__)
+        make_model(model_class, **sizes).save_pretrained(saved[model_class])
+        tokenizer.save_pretrained(saved[model_class])
+    return saved
+
+
+@pytest.fixture(scope="module")
+def expected(folders, tokenizer):
+    """Class -> the main output and the cell embeddings with the package at hand."""
+    inputs = tokenizer.pad(tokenizer(CELLS), return_tensors="pt")
+    genes = {"gene_chromosome_ids": torch.as_tensor(tokenizer.gene_chromosome_ids[4:]).long()}
+    numbers = {}
+    with torch.no_grad():
+        for model_class, folder in folders.items():
+            model = model_class.from_pretrained(folder)
+            out = model(**inputs, **(genes if hasattr(model, "gene_embeddings") else {}))
+            cells = EpiFoundationModel.from_pretrained(folder)(**inputs).pooler_output
+            numbers[model_class] = (out.get("logits", out[0]).numpy(), cells.numpy())
+    return numbers
+
+
+def run_elsewhere(jobs, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(exist_ok=True)
+    folders = [[str(f), auto.__name__ if auto else None, str(again) if again else None] for f, auto, again in jobs]
+    run = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, json.dumps({"cells": CELLS, "folders": folders})],
+        cwd=elsewhere,
+        env=os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def assert_numbers(folder, expected):
+    numbers = np.load(folder / "numbers.npz")
+    for name, value in zip(("main", "cells"), expected, strict=True):
+        assert numbers[name].shape == value.shape
+        np.testing.assert_allclose(numbers[name], value, rtol=1e-6, atol=1e-6)
+
+
+def test_saved_folders_open_where_the_package_is_not_installed(folders, expected, tmp_path):
+    again = {model_class: tmp_path / model_class.__name__ for model_class in folders}
+    run_elsewhere([(folders[c], auto, again[c]) for c, auto in AUTO_CLASSES.items()], tmp_path)
+    for model_class, folder in folders.items():
+        assert_numbers(folder, expected[model_class])
+        # What was saved there is whole: same files, same numbers, and it opens with the package too.
+        assert {p.name for p in folder.iterdir()} - {"numbers.npz"} == {p.name for p in again[model_class].iterdir()}
+        loaded = model_class.from_pretrained(again[model_class]).state_dict()
+        for name, value in model_class.from_pretrained(folder).state_dict().items():
+            assert torch.equal(loaded[name], value), name
+    # And once more from there, as a stranger would open it.
+    run_elsewhere([(again[c], auto, None) for c, auto in AUTO_CLASSES.items()], tmp_path)
+    for model_class, folder in again.items():
+        assert_numbers(folder, expected[model_class])
+
+
+@pytest.mark.wheel
+def test_with_the_package_the_auto_classes_need_no_trust(folders, expected):
+    for model_class, auto_class in AUTO_CLASSES.items():
+        folder = folders[model_class]
+        assert type(AutoConfig.from_pretrained(folder)) is EpiFoundationConfig
+        assert type(AutoTokenizer.from_pretrained(folder)) is PeakTokenizer
+        assert type(AutoModel.from_pretrained(folder)) is EpiFoundationModel
+        if auto_class is not None:
+            assert type(auto_class.from_pretrained(folder)) is model_class
+
+
+def test_with_the_package_its_own_code_is_used_even_where_remote_code_is_trusted(folders):
+    folder = folders[EpiFoundationModel]
+    assert type(AutoModel.from_pretrained(folder, trust_remote_code=True)) is EpiFoundationModel
+
+
+def test_auto_classes_build_from_a_configuration(make_config):
+    for model_class, auto_class in AUTO_CLASSES.items():
+        if auto_class is not None:
+            assert type(auto_class.from_config(make_config())) is model_class
