@@ -1,0 +1,65 @@
+"""``epifoundation embed``: one vector per cell of a file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import InputFile, Modality, Model, Overwrite, Revision
+from .reporting import one_line_errors, quiet_libraries
+
+
+@one_line_errors
+def embed(
+    path: InputFile,
+    model: Model,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help="What to write: .h5ad (.h5mu), a copy with the embeddings added, or .parquet."
+        ),
+    ],
+    overwrite: Overwrite = False,
+    key_added: Annotated[str, typer.Option(help="Key of obsm for the embeddings.")] = "X_epifoundation",
+    max_peaks: Annotated[
+        int | None,
+        typer.Option(min=1, help="Peaks kept of a cell.", show_default="as the checkpoint says"),
+    ] = None,
+    max_tokens_per_batch: Annotated[
+        int, typer.Option(min=1, help="Tokens computed at a time; lower it if the memory does not suffice.")
+    ] = 32_768,
+    device: Annotated[
+        str | None, typer.Option(help="Where to compute, such as cpu or cuda:1.", show_default="cuda, else cpu")
+    ] = None,
+    revision: Revision = None,
+    modality: Modality = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no report.")] = False,
+) -> None:
+    """Embed the cells of a file: one vector per cell.
+
+    The file is read in blocks, so it may be larger than the memory. The output appears complete or not at all, and
+    is checked before the work starts. Peaks are matched to those of the model by overlap; see 'coverage' for how
+    well they do.
+
+    Example: epifoundation embed atac.h5ad --model checkpoint --output new.h5ad
+
+    Then in Python: scanpy.pp.neighbors(adata, use_rep="X_epifoundation")
+    """
+    from epifoundation.inference import embed_file
+
+    quiet_libraries()
+    coverage = embed_file(
+        path,
+        model,
+        output,
+        overwrite=overwrite,
+        key_added=key_added,
+        max_peaks=max_peaks,
+        max_tokens_per_batch=max_tokens_per_batch,
+        device=device,
+        revision=revision,
+        modality=modality,
+        show_progress=not quiet,
+    )
+    if not quiet:
+        typer.echo(f"{output}: {coverage.num_cells:,} cells embedded. {coverage.summary()}")

@@ -1,0 +1,46 @@
+"""The command `epifoundation`. Nothing here imports torch: each command imports what it needs when it runs."""
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from .convert import convert
+from .coverage import coverage
+from .embed import embed
+from .reporting import interrupt_on_termination
+
+app = typer.Typer(
+    name="epifoundation",
+    no_args_is_help=True,
+    rich_markup_mode=None,  # plain help: it wraps paragraphs, and reads the same in a file or a small terminal
+    add_completion=False,
+    pretty_exceptions_enable=False,  # an unexpected error shows a plain traceback, fit for a report
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (embed, coverage, convert):
+    app.command()(command)
+
+
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"epifoundation {version('epifoundation')}")
+        raise typer.Exit
+
+
+@app.callback()
+def epifoundation(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Foundation models of single-cell chromatin accessibility.
+
+    Start with: epifoundation coverage atac.h5ad --model checkpoint
+    """
+
+
+def main() -> None:
+    """Run the command line; ends by SystemExit with the exit code."""
+    interrupt_on_termination()
+    app()
