@@ -1,1 +1,7 @@
-"""Collators, batch samplers and what the Trainer needs to pre-train and fine-tune EpiFoundation."""
+"""Training: batches from tokenised cells, starting values, the Trainer."""
+
+from epifoundation.training.collators import AlignmentCollator
+from epifoundation.training.initialization import init_gene_bias, init_peak_embeddings
+from epifoundation.training.trainer import EpiFoundationTrainer
+
+__all__ = ["AlignmentCollator", "EpiFoundationTrainer", "init_gene_bias", "init_peak_embeddings"]

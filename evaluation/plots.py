@@ -1,0 +1,51 @@
+"""Pictures of embeddings."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's colours, told apart by colour-blind readers; with markers they work in black and white too.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+
+def umap(embedding: np.ndarray, seed: int = 0) -> np.ndarray:
+    """(cells, dimensions) -> (cells, 2), by cosine distance; needs the extra ``plot``."""
+    from umap import UMAP
+
+    # One job: with a fixed seed umap runs on one, and warns if more are asked for.
+    return np.asarray(UMAP(metric="cosine", random_state=seed, n_jobs=1).fit_transform(embedding))
+
+
+def plot_cells(coordinates: np.ndarray, labels: Sequence[str], ax: "Axes | None" = None, title: str = "") -> "Axes":
+    """Draw cells in the plane, a colour and a marker for each label.
+
+    Args:
+        coordinates: (cells, 2).
+        labels: one per cell; in the legend with their number of cells.
+        ax: where to draw; by default new axes.
+        title: above the picture.
+    """
+    import matplotlib.pyplot as plt
+
+    if ax is None:
+        _, ax = plt.subplots()
+    of_cell = np.asarray(labels)
+    for i, label in enumerate(sorted(set(labels))):
+        is_label = of_cell == label
+        ax.scatter(
+            coordinates[is_label, 0],
+            coordinates[is_label, 1],
+            s=14,
+            color=COLOURS[i % len(COLOURS)],
+            marker=MARKERS[(i + i // len(COLOURS)) % len(MARKERS)],
+            linewidths=0,
+            alpha=0.8,
+            label=f"{label} ({is_label.sum()})",
+        )
+    ax.set(title=title, xlabel="UMAP 1", ylabel="UMAP 2", xticks=[], yticks=[])
+    return ax

@@ -1,0 +1,63 @@
+"""A few cells with peaks and genes, tokenised."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from anndata import AnnData
+from datasets import Dataset
+
+from epifoundation import EpiFoundationConfig, EpiFoundationForPeakToGeneAlignment, PeakTokenizer
+from epifoundation.dataset_builders.paired_cells import paired_cells
+from epifoundation.tokenization import GeneVocabulary, PeakVocabulary
+
+NUM_CELLS, NUM_PEAKS, NUM_GENES = 30, 80, 25
+
+
+@pytest.fixture(scope="session")
+def modalities() -> tuple[AnnData, AnnData]:
+    rng = np.random.default_rng(0)
+    # Every third peak is open, and every third gene expressed, mostly in cells of one of three types.
+    cell_type = np.arange(NUM_CELLS)[:, None] % 3
+    peaks = rng.random((NUM_CELLS, NUM_PEAKS)) < np.where(np.arange(NUM_PEAKS) % 3 == cell_type, 0.5, 0.2)
+    genes = rng.poisson(np.where(np.arange(NUM_GENES) % 3 == cell_type, 2.0, 0.1))
+    peaks, genes = sp.csr_matrix(peaks, dtype=np.float32), sp.csr_matrix(genes, dtype=np.float32)
+    atac, rna = AnnData(peaks), AnnData(genes)
+    atac.obs_names = rna.obs_names = [f"cell{i}" for i in range(NUM_CELLS)]
+    atac.var_names = [f"chr{1 + i % 3}:{1000 * i}-{1000 * i + 500}" for i in range(NUM_PEAKS)]
+    rna.var_names = [f"GENE{i}" for i in range(NUM_GENES)]
+    atac.obs["type"] = ["a", "b", "c"] * 10
+    return atac, rna
+
+
+@pytest.fixture(scope="session")
+def tokenizer(modalities: tuple[AnnData, AnnData]) -> PeakTokenizer:
+    atac, rna = modalities
+    chromosomes = ["chr1", "chr2", "unknown"] * 9
+    symbols = rna.var_names.tolist()
+    genes = GeneVocabulary(symbols, [""] * len(symbols), chromosomes[: len(symbols)])
+    return PeakTokenizer(PeakVocabulary.from_anndata(atac), genes)
+
+
+@pytest.fixture(scope="session")
+def cells(modalities: tuple[AnnData, AnnData], tokenizer: PeakTokenizer) -> Dataset:
+    return paired_cells(*modalities, tokenizer, cell_type_key="type", batch_key="type")
+
+
+@pytest.fixture
+def model(tokenizer: PeakTokenizer) -> EpiFoundationForPeakToGeneAlignment:
+    config = EpiFoundationConfig(
+        vocab_size=len(tokenizer),
+        gene_vocab_size=NUM_GENES + 4,
+        num_chromosomes=7,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        pooling="mean",
+        use_gene_bias=True,
+    )
+    torch.manual_seed(0)
+    return EpiFoundationForPeakToGeneAlignment(config)

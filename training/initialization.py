@@ -1,0 +1,61 @@
+"""Starting values learned from the training cells themselves, for data too small to learn a peak table from nothing."""
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from epifoundation import EpiFoundationForPeakToGeneAlignment, EpiFoundationPreTrainedModel
+from epifoundation.configuration_epifoundation import FIRST_GENE_ID
+from epifoundation.dataset_builders.lsi import LatentSemanticIndex
+from epifoundation.dataset_builders.paired_cells import count_matrix, peak_matrix
+
+
+@torch.no_grad()
+def init_peak_embeddings(model: EpiFoundationPreTrainedModel, cells: Dataset, seed: int = 0) -> None:
+    """Set the peak table to the peaks' LSI loadings, so that peaks open in the same cells start out alike.
+
+    The loadings are scaled to the spread of freshly drawn weights. Rows of peaks that no cell has open, and those of
+    special tokens, stay as they are.
+
+    Args:
+        model: its table is changed in place.
+        cells: tokenised training cells. Never give those the model will be tested on.
+        seed: of the decomposition.
+
+    Raises:
+        ValueError: if there are not more cells than `hidden_size`, the number of LSI dimensions.
+    """
+    table = model.get_input_embeddings().weight
+    matrix = peak_matrix(cells, table.shape[0])
+    special_ids = [model.config.pad_token_id, model.config.mask_token_id, model.config.cls_token_id]
+    is_open = np.asarray(matrix.sum(axis=0)).ravel() > 0
+    is_open[[i for i in special_ids if i is not None]] = False
+    peak_ids = np.flatnonzero(is_open)
+    loadings = LatentSemanticIndex.fit(matrix[:, peak_ids], table.shape[1], seed).components.T
+    loadings *= model.config.initializer_range / np.sqrt((loadings**2).mean())
+    table[torch.from_numpy(peak_ids).to(table.device)] = torch.from_numpy(loadings).to(table)
+
+
+@torch.no_grad()
+def init_gene_bias(model: EpiFoundationForPeakToGeneAlignment, cells: Dataset) -> None:
+    """Set each gene's bias to its log-odds of being expressed, so that training need not learn how frequent it is.
+
+    The odds are those among the genes that training draws: as many unexpressed as expressed ones in each cell. Half a
+    cell is added to both sides, which keeps genes of no or of all cells finite.
+
+    Args:
+        model: its `gene_bias` is changed in place; that of special tokens becomes 0.
+        cells: tokenised training cells.
+
+    Raises:
+        ValueError: if the model was made without ``use_gene_bias``.
+    """
+    if model.gene_bias is None:
+        raise ValueError("the model has no gene bias; set use_gene_bias=True in its configuration")
+    is_expressed = (count_matrix(cells, len(model.gene_bias)) > 0)[:, FIRST_GENE_ID:].astype(np.float64)
+    num_expressed = np.asarray(is_expressed.sum(axis=1)).ravel()
+    share_drawn = num_expressed / np.maximum(is_expressed.shape[1] - num_expressed, 1)
+    ones = np.asarray(is_expressed.sum(axis=0)).ravel()
+    zeros = share_drawn.sum() - is_expressed.T @ share_drawn
+    model.gene_bias.zero_()
+    model.gene_bias[FIRST_GENE_ID:] = torch.from_numpy(np.log((ones + 0.5) / (zeros + 0.5))).to(model.gene_bias)
