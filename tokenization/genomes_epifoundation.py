@@ -157,9 +157,7 @@ def fitting_genomes(chromosomes: Sequence[str], codes: np.ndarray, ends: np.ndar
     return tuple(fit.genome for fit in fits if fit.fits)
 
 
-def explain_genome_mismatch(
-    genome: str, chromosomes: Sequence[str], codes: np.ndarray, ends: np.ndarray
-) -> str | None:
+def explain_genome_mismatch(genome: str, chromosomes: Sequence[str], codes: np.ndarray, ends: np.ndarray) -> str | None:
     """One clause on why these peaks cannot be of `genome`, and of which assembly they may be.
 
     Returns:

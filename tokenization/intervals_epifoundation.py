@@ -102,9 +102,7 @@ class _ColumnReader:
         for spelling in dict.fromkeys(spellings):
             if spelling not in self._code_of_spelling:
                 name = canonical_chromosome(spelling)
-                self._code_of_spelling[spelling] = self._code_of_name.setdefault(
-                    name, len(self._code_of_name)
-                )
+                self._code_of_spelling[spelling] = self._code_of_name.setdefault(name, len(self._code_of_name))
         size = len(fields)
         codes = np.fromiter(map(self._code_of_spelling.__getitem__, spellings), dtype=np.int32, count=size)
         # int64 first, so that a coordinate beyond int32 is seen instead of wrapping round
@@ -151,9 +149,7 @@ def _refuse_bad_intervals(columns: PeakColumns, names: Sequence[str]) -> None:
     too_far = np.flatnonzero((columns.starts > MAX_COORDINATE) | (columns.ends > MAX_COORDINATE))
     if too_far.size:
         shown = _listed([names[i] for i in too_far[:4]], too_far.size)
-        raise ValueError(
-            f"coordinates of {shown} exceed {MAX_COORDINATE:,}: expected base pairs on a chromosome"
-        )
+        raise ValueError(f"coordinates of {shown} exceed {MAX_COORDINATE:,}: expected base pairs on a chromosome")
     empty = np.flatnonzero(columns.starts >= columns.ends)
     if empty.size:
         shown = _listed([names[i] for i in empty[:4]], empty.size)
@@ -229,9 +225,7 @@ def best_overlap(
     Returns:
         (queries,) int64 index of the reference, -1 where none overlaps.
     """
-    queries, references, overlap = overlapping_pairs(
-        query_starts, query_ends, reference_starts, reference_ends
-    )
+    queries, references, overlap = overlapping_pairs(query_starts, query_ends, reference_starts, reference_ends)
     best = np.full(len(query_starts), -1, dtype=np.int64)
     # With the overlap tied, the higher reciprocal overlap is the shorter of the two longer intervals: no
     # division.

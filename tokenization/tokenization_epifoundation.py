@@ -214,9 +214,7 @@ class PeakTokenizer(PreTrainedTokenizerBase):
         if isinstance(max_peaks, bool) or not isinstance(max_peaks, int | np.integer) or max_peaks < 1:
             raise ValueError(f"max_peaks must be a whole number of at least 1, got {max_peaks!r}")
         if kwargs.get("padding_side", "right") != "right":
-            raise ValueError(
-                "padding_side must be 'right': models read the cell from [CLS] in the first position"
-            )
+            raise ValueError("padding_side must be 'right': models read the cell from [CLS] in the first position")
         self._vocabulary = vocabulary
         self._genes = GeneVocabulary.load(genes_file) if genes is None and genes_file is not None else genes
         self.max_peaks = int(max_peaks)
@@ -434,9 +432,7 @@ class PeakTokenizer(PreTrainedTokenizerBase):
                 key does not have one value, or equally many, per cell.
         """
         if padding_side not in (None, "right"):
-            raise ValueError(
-                "padding_side must be 'right': models read the cell from [CLS] in the first position"
-            )
+            raise ValueError("padding_side must be 'right': models read the cell from [CLS] in the first position")
         columns = _columns_of_features(encoded_inputs)
         cells = [np.asarray(ids) for ids in columns.pop("input_ids")]
         lengths = np.array([len(ids) for ids in cells], dtype=np.int64)
@@ -444,15 +440,11 @@ class PeakTokenizer(PreTrainedTokenizerBase):
         padded = {"input_ids": _pad_cells("input_ids", cells, lengths, length)}
         is_token = np.arange(length) < lengths[:, None]
         if "chromosome_ids" in columns:
-            padded["chromosome_ids"] = _pad_cells(
-                "chromosome_ids", columns.pop("chromosome_ids"), lengths, length
-            )
+            padded["chromosome_ids"] = _pad_cells("chromosome_ids", columns.pop("chromosome_ids"), lengths, length)
         else:
             padded["chromosome_ids"] = self._peak_chromosome_ids[padded["input_ids"]].astype(np.int64)
         if "attention_mask" in columns:
-            padded["attention_mask"] = _pad_cells(
-                "attention_mask", columns.pop("attention_mask"), lengths, length
-            )
+            padded["attention_mask"] = _pad_cells("attention_mask", columns.pop("attention_mask"), lengths, length)
         else:
             padded["attention_mask"] = is_token.astype(np.int64)
         if return_attention_mask is False:
@@ -625,9 +617,7 @@ def peak_table(cells: Any) -> Any | None:
     if modalities is None:
         return cells if hasattr(cells, "X") and hasattr(cells, "var_names") else None
     names = list(modalities)
-    chosen = next(
-        (name for name in PEAK_MODALITIES if name in modalities), names[0] if len(names) == 1 else None
-    )
+    chosen = next((name for name in PEAK_MODALITIES if name in modalities), names[0] if len(names) == 1 else None)
     if chosen is None:
         raise ValueError(
             "cannot tell which modality holds the peaks: expected 'atac' or 'peaks', got "
@@ -672,9 +662,7 @@ def _open_peaks_of_matrix(values: Any, num_peaks: int) -> _OpenPeaks:
     if len(matrix.shape) != 2:
         raise ValueError(f"expected a matrix (cells, peaks), got the shape {tuple(matrix.shape)}")
     if matrix.shape[1] != num_peaks:
-        raise ValueError(
-            f"the matrix has {matrix.shape[1]:,} columns for {num_peaks:,} peaks: expected one per peak"
-        )
+        raise ValueError(f"the matrix has {matrix.shape[1]:,} columns for {num_peaks:,} peaks: expected one per peak")
     if isinstance(matrix, np.ndarray):
         _refuse_bad_values(matrix)
         rows, columns = np.nonzero(matrix)
@@ -775,9 +763,7 @@ def _columns_of_features(features: Any) -> dict[str, Any]:
             raise ValueError(f"some cells lack {', '.join(missing)}: expected the same keys in each")
         columns = {key: [feature[key] for feature in listed] for key in listed[0]}
     if "input_ids" not in columns:
-        raise ValueError(
-            f"expected tokenised cells with 'input_ids', got the keys {', '.join(map(str, columns))}"
-        )
+        raise ValueError(f"expected tokenised cells with 'input_ids', got the keys {', '.join(map(str, columns))}")
     if any(np.ndim(ids) != 1 for ids in columns["input_ids"]):
         raise ValueError("expected a list of cells: put a single one in a list")
     return columns
@@ -788,9 +774,7 @@ def _pad_cells(key: str, cells: Sequence[Any], lengths: np.ndarray, length: int)
     padded = np.full((len(cells), length), _PADDING_VALUES[key], dtype=np.int64)
     for row, cell, cell_length in zip(padded, cells, lengths.tolist(), strict=True):
         if len(cell) != cell_length:
-            raise ValueError(
-                f"a cell has {cell_length:,} input_ids but {len(cell):,} {key}: expected equally many"
-            )
+            raise ValueError(f"a cell has {cell_length:,} input_ids but {len(cell):,} {key}: expected equally many")
         row[:cell_length] = cell
     return padded
 

@@ -318,9 +318,7 @@ class PeakVocabulary:
             return f"{mismatch}: use a vocabulary of that genome, or lift the peaks over to {self.genome}"
         if set(columns.chromosomes).isdisjoint(self.chromosomes):
             return "no chromosome name occurs in both: check the naming of the chromosomes"
-        return (
-            "check that both are of one genome, or count the fragments in the peaks of the vocabulary first"
-        )
+        return "check that both are of one genome, or count the fragments in the peaks of the vocabulary first"
 
     @cached_property
     def _global_bounds(self) -> tuple[np.ndarray, np.ndarray]:
@@ -330,9 +328,7 @@ class PeakVocabulary:
 
     def peak(self, index: int) -> Peak:
         """Peak number `index`, counted from 0."""
-        return Peak(
-            self.chromosomes[self.chromosome_codes[index]], int(self.starts[index]), int(self.ends[index])
-        )
+        return Peak(self.chromosomes[self.chromosome_codes[index]], int(self.starts[index]), int(self.ends[index]))
 
     @cached_property
     def _digest(self) -> str:
@@ -403,14 +399,10 @@ def _check_columns(columns: PeakColumns) -> None:
     if lengths == {0}:
         raise ValueError("there are no peaks: a vocabulary needs at least one")
     if len(set(columns.chromosomes)) != len(columns.chromosomes):
-        raise ValueError(
-            f"a chromosome is listed twice, or in two spellings: {', '.join(columns.chromosomes)}"
-        )
+        raise ValueError(f"a chromosome is listed twice, or in two spellings: {', '.join(columns.chromosomes)}")
     if columns.codes.min() < 0 or columns.codes.max() >= len(columns.chromosomes):
         raise ValueError(f"chromosome codes must lie between 0 and {len(columns.chromosomes) - 1}")
-    bad = np.flatnonzero(
-        (columns.starts < 0) | (columns.starts >= columns.ends) | (columns.ends > MAX_COORDINATE)
-    )
+    bad = np.flatnonzero((columns.starts < 0) | (columns.starts >= columns.ends) | (columns.ends > MAX_COORDINATE))
     if bad.size:
         raise ValueError(
             f"{bad.size:,} peaks are empty or out of range, such as {', '.join(_first_names(columns, bad))}: "
@@ -448,9 +440,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise
     except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path} is not a peak vocabulary (an .npz file of PeakVocabulary.save): {error}"
-        ) from error
+        raise ValueError(f"{path} is not a peak vocabulary (an .npz file of PeakVocabulary.save): {error}") from error
     if missing := sorted(expected - set(arrays)):
         raise ValueError(f"{path} is not a peak vocabulary: it lacks the arrays {', '.join(missing)}")
     return arrays
@@ -477,8 +467,7 @@ def _bed_line(line: str, number: int, path: Path) -> tuple[str, str, str] | None
     if match is not None:
         return match[1], match[2], match[3]
     raise ValueError(
-        f"{path}, line {number}: expected chromosome, start and end, separated by tabs, got "
-        f"{line.rstrip()[:80]!r}"
+        f"{path}, line {number}: expected chromosome, start and end, separated by tabs, got {line.rstrip()[:80]!r}"
     )
 
 
@@ -486,9 +475,7 @@ def _file_or_member(path: str | PathLike[str], name: str) -> Path:
     """The path itself, or the file `name` if it is a folder."""
     file = Path(path) / name if Path(path).is_dir() else Path(path)
     if not file.is_file():
-        raise FileNotFoundError(
-            f"{file} does not exist: expected {name} of an official checkpoint, or its folder"
-        )
+        raise FileNotFoundError(f"{file} does not exist: expected {name} of an official checkpoint, or its folder")
     return file
 
 
@@ -499,9 +486,7 @@ def _official_tokens(file: Path) -> list[str]:
         raise ValueError(f"{file}: expected a JSON object from token to id")
     tokens = sorted(content, key=content.__getitem__)
     if sorted(content.values()) != list(range(len(content))):
-        raise ValueError(
-            f"{file}: expected the ids 0 to {len(content) - 1}, each once; some are missing or repeated"
-        )
+        raise ValueError(f"{file}: expected the ids 0 to {len(content) - 1}, each once; some are missing or repeated")
     found = tuple(tokens[:NUM_SPECIAL_TOKENS])
     if found != OFFICIAL_SPECIAL_TOKENS:
         raise ValueError(
@@ -526,9 +511,7 @@ class GeneVocabulary:
     ensembl_ids: tuple[str, ...]
     chromosomes: tuple[str, ...]
 
-    def __init__(
-        self, symbols: Sequence[str], ensembl_ids: Sequence[str], chromosomes: Sequence[str]
-    ) -> None:
+    def __init__(self, symbols: Sequence[str], ensembl_ids: Sequence[str], chromosomes: Sequence[str]) -> None:
         """Take the columns as they are; most callers want `from_names` or `from_anndata`.
 
         Raises:
@@ -544,9 +527,7 @@ class GeneVocabulary:
         )
         if "" in self.names:
             raise ValueError(f"gene {self.names.index('')} has neither a symbol nor an Ensembl id")
-        _refuse_repeated_genes(
-            [f"{s} {e}".strip() for s, e in zip(self.symbols, self.ensembl_ids, strict=True)]
-        )
+        _refuse_repeated_genes([f"{s} {e}".strip() for s, e in zip(self.symbols, self.ensembl_ids, strict=True)])
 
     @classmethod
     def from_names(cls, names: Iterable[str], annotation: "GeneVocabulary | None" = None) -> "GeneVocabulary":
@@ -588,9 +569,7 @@ class GeneVocabulary:
         return cls._annotated(symbols, ensembl_ids, annotation)
 
     @classmethod
-    def from_official(
-        cls, path: str | PathLike[str], annotation: "GeneVocabulary | None" = None
-    ) -> "GeneVocabulary":
+    def from_official(cls, path: str | PathLike[str], annotation: "GeneVocabulary | None" = None) -> "GeneVocabulary":
         """Genes of an official checkpoint, with its ids.
 
         Args:
@@ -647,9 +626,7 @@ class GeneVocabulary:
             )
         for number, row in enumerate(rows[1:], start=2):
             if len(row) != len(cls.COLUMNS):
-                raise ValueError(
-                    f"{path}, line {number}: expected {len(cls.COLUMNS)} columns, got {len(row)}"
-                )
+                raise ValueError(f"{path}, line {number}: expected {len(cls.COLUMNS)} columns, got {len(row)}")
         symbols, ensembl_ids, chromosomes = zip(*rows[1:], strict=True) if len(rows) > 1 else ((), (), ())
         return cls(symbols, ensembl_ids, chromosomes)
 
@@ -657,18 +634,14 @@ class GeneVocabulary:
         """Write a tab-separated table with the columns symbol, ensembl_id and chromosome."""
         rows = zip(self.symbols, self.ensembl_ids, self.chromosomes, strict=True)
         with Path(path).open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(
-                file, delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None, lineterminator="\n"
-            )
+            writer = csv.writer(file, delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None, lineterminator="\n")
             writer.writerow(self.COLUMNS)
             writer.writerows(rows)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
         """One name per gene: the symbol where there is one, else the Ensembl id."""
-        return tuple(
-            symbol or identifier for symbol, identifier in zip(self.symbols, self.ensembl_ids, strict=True)
-        )
+        return tuple(symbol or identifier for symbol, identifier in zip(self.symbols, self.ensembl_ids, strict=True))
 
     def map(self, names: Iterable[str]) -> np.ndarray:
         """Gene ids (names,) int32, by symbol first, then by Ensembl id without version; -1 if unknown.
@@ -691,9 +664,7 @@ class GeneVocabulary:
                 `PeakVocabulary.chromosomes`.
         """
         id_of = {name: NUM_SPECIAL_TOKENS + code for code, name in enumerate(chromosomes)}
-        return np.array(
-            [0] * NUM_SPECIAL_TOKENS + [id_of.get(name, 0) for name in self.chromosomes], dtype=np.int32
-        )
+        return np.array([0] * NUM_SPECIAL_TOKENS + [id_of.get(name, 0) for name in self.chromosomes], dtype=np.int32)
 
     @cached_property
     def _index_of_symbol(self) -> Mapping[str, int]:

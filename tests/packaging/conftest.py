@@ -70,9 +70,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return Path(named)
     # A copy: building in place would leave `build/` behind, and take along what an earlier build left there.
     source = tmp_path_factory.mktemp("source") / "epifoundation"
-    shutil.copytree(
-        ROOT, source, ignore=shutil.ignore_patterns(".*", "*.egg-info", "shared", "data", *_NOT_OURS)
-    )
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "*.egg-info", "shared", "data", *_NOT_OURS))
     target = tmp_path_factory.mktemp("dist")
     command = [
         sys.executable,

@@ -70,9 +70,7 @@ def test_the_installed_version_is_the_stated_one() -> None:
 def test_a_file_of_the_user_does_not_stand_in_the_way(tmp_path: Path) -> None:
     for name in ("tokenization", "training", "inference", "evaluation", "cli"):
         (tmp_path / f"{name}.py").write_text("raise RuntimeError('the user's own file was imported')")
-    assert (
-        run_python("import epifoundation.tokenization, epifoundation_cli; print('fine')", tmp_path) == "fine"
-    )
+    assert run_python("import epifoundation.tokenization, epifoundation_cli; print('fine')", tmp_path) == "fine"
 
 
 def test_import_leaves_optional_libraries_alone(tmp_path: Path) -> None:

@@ -18,9 +18,7 @@ def wheel_names(wheel: Path) -> set[str]:
         return {name for name in archive.namelist() if ".dist-info/" not in name}
 
 
-def test_the_package_list_names_every_folder_of_python_files(
-    root: Path, package_folders: dict[str, Path]
-) -> None:
+def test_the_package_list_names_every_folder_of_python_files(root: Path, package_folders: dict[str, Path]) -> None:
     folders = {file.parent.name for file in root.glob("[!.]*/__init__.py")} - NOT_PACKAGES
     assert folders == {folder.name for folder in package_folders.values()}
 
@@ -40,9 +38,7 @@ def test_packages_are_flat(root: Path, package_folders: dict[str, Path]) -> None
     assert not nested, f"a folder inside a package needs a line of its own in pyproject.toml: {nested}"
 
 
-def test_the_wheel_holds_the_packages_and_nothing_else(
-    wheel_names: set[str], package_folders: dict[str, Path]
-) -> None:
+def test_the_wheel_holds_the_packages_and_nothing_else(wheel_names: set[str], package_folders: dict[str, Path]) -> None:
     expected = {"epifoundation/py.typed"}
     for package, folder in package_folders.items():
         place = package.replace(".", "/")

@@ -52,9 +52,7 @@ def test_no_file_names_a_path_of_one_machine(root: Path, project_files: list[Pat
     assert not found, "paths that exist on one machine only:\n" + "\n".join(found)
 
 
-@pytest.mark.parametrize(
-    "text", ["/" + "home/ann/x", "see /" + "tmp/x", "'/" + "work/main'", "/" + "root/.cache"]
-)
+@pytest.mark.parametrize("text", ["/" + "home/ann/x", "see /" + "tmp/x", "'/" + "work/main'", "/" + "root/.cache"])
 def test_a_path_of_one_machine_is_recognised(text: str) -> None:
     assert MACHINE_PATHS.search(text)
 
@@ -73,9 +71,7 @@ def test_the_citation_names_both_papers(citation: dict[str, Any]) -> None:
     assert citation["license"] == "Apache-2.0"
 
 
-def test_the_version_is_the_same_everywhere(
-    root: Path, pyproject: dict[str, Any], citation: dict[str, Any]
-) -> None:
+def test_the_version_is_the_same_everywhere(root: Path, pyproject: dict[str, Any], citation: dict[str, Any]) -> None:
     changelog = (root / "CHANGELOG.md").read_text(encoding="utf-8")
     newest = re.search(r"^## \[(.+?)\]", changelog, flags=re.MULTILINE)
     assert newest is not None
@@ -99,7 +95,5 @@ def test_copyleft_libraries_are_never_part_of_a_common_extra(pyproject: dict[str
     for name in ("all", "demo", "test", "dev"):
         assert "gpl" not in " ".join(extras[name]), f"extra [{name}] must not pull in the GPL ones"
     copyleft = {re.split(r"[\[<>=]", requirement)[0] for requirement in extras["baselines-gpl"]}
-    others = [
-        requirement for name, listed in extras.items() if name != "baselines-gpl" for requirement in listed
-    ]
+    others = [requirement for name, listed in extras.items() if name != "baselines-gpl" for requirement in listed]
     assert not [requirement for requirement in others if re.split(r"[\[<>=]", requirement)[0] in copyleft]

@@ -18,9 +18,7 @@ ALLOWED_IN_TRY = {"flash_attn"}
 
 
 def travelling_files(root: Path) -> list[Path]:
-    return sorted(
-        file for folder in FOLDERS for file in (root / folder).glob("*.py") if file.name != "__init__.py"
-    )
+    return sorted(file for folder in FOLDERS for file in (root / folder).glob("*.py") if file.name != "__init__.py")
 
 
 def is_within(module: str, names: set[str]) -> bool:
@@ -29,9 +27,7 @@ def is_within(module: str, names: set[str]) -> bool:
 
 def imports_in_try(tree: ast.Module) -> set[ast.AST]:
     """Imports at the top of the file whose failure is caught."""
-    caught = [
-        node for node in tree.body if isinstance(node, ast.Try) and "ImportError" in handled_names(node)
-    ]
+    caught = [node for node in tree.body if isinstance(node, ast.Try) and "ImportError" in handled_names(node)]
     return {statement for node in caught for statement in node.body}
 
 
@@ -53,9 +49,7 @@ def offences(source: str, siblings: set[str]) -> list[str]:
         elif isinstance(node, ast.ImportFrom):
             line = f"from {'.' * node.level}{node.module or ''} import ..."
             if node.level > 1 or node.module not in siblings:
-                found.append(
-                    f"{line}: only `from .name_epifoundation import x`, of the same folder, is copied"
-                )
+                found.append(f"{line}: only `from .name_epifoundation import x`, of the same folder, is copied")
             elif node not in at_top:
                 found.append(f"{line}: not at the top of the file")
     return found
@@ -65,19 +59,12 @@ def test_travelling_files_import_only_what_is_there_on_the_other_side(root: Path
     bad = []
     for file in travelling_files(root):
         siblings = {other.stem for other in file.parent.glob("*_epifoundation.py")}
-        bad += [
-            f"{file.relative_to(root)}: {what}"
-            for what in offences(file.read_text(encoding="utf-8"), siblings)
-        ]
+        bad += [f"{file.relative_to(root)}: {what}" for what in offences(file.read_text(encoding="utf-8"), siblings)]
     assert not bad, "\n".join(bad)
 
 
 def test_travelling_files_are_named_for_the_journey(root: Path) -> None:
-    odd = [
-        str(file.relative_to(root))
-        for file in travelling_files(root)
-        if not file.stem.endswith("_epifoundation")
-    ]
+    odd = [str(file.relative_to(root)) for file in travelling_files(root) if not file.stem.endswith("_epifoundation")]
     assert not odd, f"expected names like `name_epifoundation.py`, which no other model's file has, got {odd}"
 
 

@@ -58,17 +58,13 @@ def test_a_chromosome_in_any_spelling_gets_one_name(name, expected):
     assert canonical_chromosome(name) == expected
 
 
-@pytest.mark.parametrize(
-    "name", ["chrUn_KI270442v1", "GL000194.1", "chr1_KI270706v1_random", "NC_999999.1", ""]
-)
+@pytest.mark.parametrize("name", ["chrUn_KI270442v1", "GL000194.1", "chr1_KI270706v1_random", "NC_999999.1", ""])
 def test_the_names_of_scaffolds_are_left_alone(name):
     assert canonical_chromosome(name) == name
 
 
 def test_an_assembly_may_carry_its_other_name():
-    assert [
-        canonical_genome(name) for name in ("GRCh38", "grch37", "GRCm39", "HG38", "GRCh38.p14", "sacCer3")
-    ] == [
+    assert [canonical_genome(name) for name in ("GRCh38", "grch37", "GRCm39", "HG38", "GRCh38.p14", "sacCer3")] == [
         "hg38",
         "hg19",
         "mm39",
@@ -110,8 +106,7 @@ def test_the_explanation_names_the_genome_that_fits():
     codes, ends = np.array([0, 1, 1]), np.array([1_000, 91_000_000, 91_744_698])
     assert explain_genome_mismatch("mm10", ["chr1", "chrY"], codes, ends) is None
     assert explain_genome_mismatch("hg38", ["chr1", "chrY"], codes, ends) == (
-        "the peaks fit the chromosome lengths of mm10, not of hg38 (2 peaks lie beyond the end of the "
-        "chromosome)"
+        "the peaks fit the chromosome lengths of mm10, not of hg38 (2 peaks lie beyond the end of the chromosome)"
     )
 
 

@@ -98,9 +98,7 @@ def test_peaks_outside_the_vocabulary_are_dropped_and_counted(tokenizer):
 
 
 def test_explicit_zeros_are_closed_and_the_matrix_is_left_as_it_was(tokenizer):
-    matrix = sparse.csr_matrix(
-        (np.array([0, 3, 0, 1]), np.array([3, 0, 1, 2]), np.array([0, 2, 4])), shape=(2, 4)
-    )
+    matrix = sparse.csr_matrix((np.array([0, 3, 0, 1]), np.array([3, 0, 1, 2]), np.array([0, 2, 4])), shape=(2, 4))
     before = copy.deepcopy(matrix)
     assert ids_of(tokenizer(matrix, PEAKS)) == [[2, 4], [2, 6]]
     assert tokenizer.coverage.num_entries == 2
@@ -117,9 +115,7 @@ def test_any_matrix_gives_what_sets_of_peaks_give(rows, order, max_peaks):
     # row
     names = [f"chr{1 + i // 2}:{10 * (i % 2)}-{10 * (i % 2) + 10}" for i in range(12)]
     token_of = {names[i]: 4 + i // 2 for i in range(8)}
-    tokenizer = PeakTokenizer(
-        PeakVocabulary.from_names([f"chr{c}:0-20" for c in range(1, 5)]), max_peaks=max_peaks
-    )
+    tokenizer = PeakTokenizer(PeakVocabulary.from_names([f"chr{c}:0-20" for c in range(1, 5)]), max_peaks=max_peaks)
     shuffled = [names[i] for i in order]
     indptr = np.cumsum([0, *map(len, rows)])
     indices = np.array([column for row in rows for column in row], dtype=np.int32)
@@ -195,9 +191,7 @@ def test_a_generator_draws_anew_and_can_be_repeated(long_tokenizer):
 
 
 @pytest.mark.parametrize("make", [np.array, sparse.csr_matrix])
-@pytest.mark.parametrize(
-    ("value", "message"), [(-1.0, "1 of . values are negative and 0"), (np.nan, "and 1 are NaN")]
-)
+@pytest.mark.parametrize(("value", "message"), [(-1.0, "1 of . values are negative and 0"), (np.nan, "and 1 are NaN")])
 def test_values_that_are_no_counts_are_refused(tokenizer, make, value, message):
     matrix = make(np.array([[1.0, value, 0, 2]]))
     with pytest.raises(ValueError, match=message + r".*pass the raw counts"):
@@ -305,14 +299,10 @@ def test_cells_that_are_not_sampled_equal_those_of_the_official_loader():
     for cell in np.flatnonzero(is_complete):
         theirs, chromosomes = official["atac_ids"][cell], official["atac_chrs"][cell]
         real = theirs != 0
-        found = dict(
-            zip(encoding["input_ids"][cell].tolist(), encoding["chromosome_ids"][cell].tolist(), strict=True)
-        )
+        found = dict(zip(encoding["input_ids"][cell].tolist(), encoding["chromosome_ids"][cell].tolist(), strict=True))
         assert found == dict(zip(theirs[real].tolist(), chromosomes[real].tolist(), strict=True))
         missing = official["n_nonzero_peaks"][cell] + 1 - real.sum()
-        assert tokenizer.coverage.cells_share[cell] == pytest.approx(
-            1 - missing / official["n_nonzero_peaks"][cell]
-        )
+        assert tokenizer.coverage.cells_share[cell] == pytest.approx(1 - missing / official["n_nonzero_peaks"][cell])
         num_missing += missing
     assert num_missing > 0
     assert tokenizer.coverage.num_peaks - tokenizer.coverage.num_matched_peaks == 12
@@ -362,9 +352,7 @@ def test_padding_without_tensors_gives_one_array_per_cell(tokenizer):
 
 def test_padding_to_a_fixed_length(tokenizer):
     rows = {"input_ids": [[2, 4], [2]]}
-    assert tokenizer.pad(rows, padding="max_length", max_length=5, return_tensors="np")[
-        "input_ids"
-    ].shape == (2, 5)
+    assert tokenizer.pad(rows, padding="max_length", max_length=5, return_tensors="np")["input_ids"].shape == (2, 5)
     small = PeakTokenizer(tokenizer.vocabulary, max_peaks=3)
     batch = small.pad(rows, padding="max_length", return_tensors="np", return_attention_mask=False)
     assert batch["input_ids"].shape == (2, 4)
@@ -409,9 +397,7 @@ def test_tokens_and_ids_convert_both_ways(tokenizer):
     assert tokenizer.convert_tokens_to_ids(["[CLS]", "chr1_100_200", "[PAD]"]) == [2, 4, 0]
     assert tokenizer.convert_ids_to_tokens(5) == "chr1:500-600"
     assert tokenizer.convert_ids_to_tokens([2, 7, 0]) == ["[CLS]", "chrX:100-200", "[PAD]"]
-    assert tokenizer.convert_ids_to_tokens(torch.tensor([2, 7, 0]), skip_special_tokens=True) == [
-        "chrX:100-200"
-    ]
+    assert tokenizer.convert_ids_to_tokens(torch.tensor([2, 7, 0]), skip_special_tokens=True) == ["chrX:100-200"]
     assert tokenizer.decode([2, 4]) == "[CLS] chr1:100-200"
 
 

@@ -69,9 +69,7 @@ def test_no_peaks_are_refused():
 
 
 def test_a_peak_beyond_its_chromosome_is_refused_with_the_genome_that_fits():
-    with pytest.raises(
-        ValueError, match=r"fit the chromosome lengths of mm10, not of hg38 \(1 peak lies beyond"
-    ):
+    with pytest.raises(ValueError, match=r"fit the chromosome lengths of mm10, not of hg38 \(1 peak lies beyond"):
         PeakVocabulary.from_names(["chr1:5-9", "chrY:91000000-91744600"])
 
 
