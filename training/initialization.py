@@ -59,3 +59,26 @@ def init_gene_bias(model: EpiFoundationForPeakToGeneAlignment, cells: Dataset) -
     zeros = share_drawn.sum() - is_expressed.T @ share_drawn
     model.gene_bias.zero_()
     model.gene_bias[FIRST_GENE_ID:] = torch.from_numpy(np.log((ones + 0.5) / (zeros + 0.5))).to(model.gene_bias)
+
+
+@torch.no_grad()
+def init_cell_projection(model: EpiFoundationForPeakToGeneAlignment, cell_embeddings: np.ndarray) -> None:
+    """Let the gene decoder start on whitened cells, so that it hears all directions in which cells differ.
+
+    The embeddings of a fresh model share a long common part and differ mostly along few directions. The decoder's
+    first linear map, and the bias behind it, are changed so that it acts on ``C^(-1/2) (z - mean)`` in place of an
+    embedding z, with C the covariance of `cell_embeddings`; a hundredth of its mean variance is added to each
+    dimension, so that directions in which cells do not differ are not blown up.
+
+    Args:
+        model: its `alignment_decoder` is changed in place.
+        cell_embeddings: (cells, hidden) embeddings of training cells by this very model.
+    """
+    decoder = model.alignment_decoder
+    mean = cell_embeddings.mean(axis=0)
+    covariance = np.cov(cell_embeddings, rowvar=False)
+    covariance += 0.01 * covariance.trace() / len(covariance) * np.eye(len(covariance))
+    variances, axes = np.linalg.eigh(covariance)
+    whitening = torch.from_numpy((axes / np.sqrt(variances)) @ axes.T).to(decoder.cell_proj.weight)
+    decoder.cell_proj.weight.copy_(decoder.cell_proj.weight @ whitening)
+    decoder.query_proj.bias -= decoder.cell_proj.weight @ torch.from_numpy(mean).to(whitening)

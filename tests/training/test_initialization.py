@@ -5,7 +5,7 @@ from datasets import Dataset
 
 from epifoundation import EpiFoundationForPeakToGeneAlignment
 from epifoundation.dataset_builders.paired_cells import count_matrix, peak_matrix
-from epifoundation.training.initialization import init_gene_bias, init_peak_embeddings
+from epifoundation.training.initialization import init_cell_projection, init_gene_bias, init_peak_embeddings
 
 from .conftest import NUM_CELLS
 
@@ -54,3 +54,16 @@ def test_a_model_without_bias_is_refused(model: EpiFoundationForPeakToGeneAlignm
     model.gene_bias = None
     with pytest.raises(ValueError, match="use_gene_bias=True"):
         init_gene_bias(model, cells)
+
+
+def test_the_decoder_acts_on_whitened_cells(model: EpiFoundationForPeakToGeneAlignment) -> None:
+    rng = np.random.default_rng(0)
+    cells = (rng.normal(size=(500, 16)) @ rng.normal(size=(16, 16)) + 7).astype(np.float32)
+    decoder = model.alignment_decoder
+    weight, bias = decoder.cell_proj.weight.detach().clone().numpy(), decoder.query_proj.bias.detach().clone().numpy()
+    init_cell_projection(model, cells)
+    with torch.no_grad():
+        parts = decoder.read_cells(torch.from_numpy(cells), None).numpy() + decoder.query_proj.bias.numpy() - bias
+    whitened = np.linalg.lstsq(weight, parts.T, rcond=None)[0].T
+    np.testing.assert_allclose(whitened.mean(axis=0), 0, atol=1e-3)
+    np.testing.assert_allclose(np.linalg.eigvalsh(np.cov(whitened.T))[-8:], 1, atol=0.05)

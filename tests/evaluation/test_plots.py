@@ -1,0 +1,29 @@
+import matplotlib as mpl
+import numpy as np
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+from epifoundation.evaluation.plots import plot_cells, umap
+
+
+def test_each_label_has_its_colour_its_marker_and_its_count() -> None:
+    labels = [f"type {i}" for i in range(12)] * 2
+    ax = plot_cells(np.random.default_rng(0).normal(size=(24, 2)), labels, title="cells")
+    looks = {(tuple(points.get_facecolor()[0]), points.get_paths()[0].vertices.tobytes()) for points in ax.collections}
+    assert len(looks) == 12
+    assert ax.get_legend_handles_labels()[1][0] == "type 0 (2)"
+    assert (ax.get_title(), ax.get_xlabel(), ax.get_ylabel()) == ("cells", "UMAP 1", "UMAP 2")
+    plt.close(ax.figure)
+
+
+def test_the_given_axes_are_used() -> None:
+    figure, ax = plt.subplots()
+    assert plot_cells(np.zeros((2, 2)), ["a", "b"], ax) is ax
+    assert [points.get_offsets().shape for points in ax.collections] == [(1, 2), (1, 2)]
+    plt.close(figure)
+
+
+def test_umap_is_the_same_for_the_same_seed() -> None:
+    embedding = np.random.default_rng(0).normal(size=(40, 5))
+    np.testing.assert_array_equal(umap(embedding, seed=3), umap(embedding, seed=3))
