@@ -81,4 +81,4 @@ def init_cell_projection(model: EpiFoundationForPeakToGeneAlignment, cell_embedd
     variances, axes = np.linalg.eigh(covariance)
     whitening = torch.from_numpy((axes / np.sqrt(variances)) @ axes.T).to(decoder.cell_proj.weight)
     decoder.cell_proj.weight.copy_(decoder.cell_proj.weight @ whitening)
-    decoder.query_proj.bias -= decoder.cell_proj.weight @ torch.from_numpy(mean).to(whitening)
+    decoder.query_proj.bias.sub_(decoder.cell_proj.weight @ torch.from_numpy(mean).to(whitening))
