@@ -31,6 +31,12 @@ def embed(
     device: Annotated[
         str | None, typer.Option(help="Where to compute, such as cpu or cuda:1.", show_default="cuda, else cpu")
     ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="Precision; bfloat16 is faster on a GPU.", show_default="as the checkpoint, float32 on a CPU"
+        ),
+    ] = None,
     revision: Revision = None,
     modality: Modality = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no report.")] = False,
@@ -57,6 +63,7 @@ def embed(
         max_peaks=max_peaks,
         max_tokens_per_batch=max_tokens_per_batch,
         device=device,
+        dtype=dtype,
         revision=revision,
         modality=modality,
         show_progress=not quiet,

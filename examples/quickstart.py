@@ -126,7 +126,7 @@ def run_split(atac: AnnData, rna: AnnData, settings: Settings, seed: int, output
     cells = paired_cells(train, rna[train_names], tokenizer)
     model = make_model(tokenizer, settings, seed)
     init_peak_embeddings(model, cells, seed)
-    init_gene_bias(model, cells)
+    init_gene_bias(model, cells, settings.max_genes)
     # 840 cells would only be memorised by 130,000 free rows; the layers above them learn.
     model.get_input_embeddings().requires_grad_(False)
     embeddings = {

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 import epifoundation
 from epifoundation.dataset_builders import PeakFile, PeakSource, PeakTable, open_peak_file
 from epifoundation.dataset_builders.peak_files import ENTRIES_PER_BLOCK
-from epifoundation.tokenization import Coverage, PeakTokenizer
+from epifoundation.tokenization import Coverage, PeakMapping, PeakTokenizer
 from epifoundation.tokenization.vocabulary_epifoundation import LOW_COVERAGE
 
 from .batching import TOKENS_PER_BATCH, embed_tokens, ready_for_inference
@@ -63,6 +63,7 @@ def embed_cells(
     max_tokens_per_batch: int = TOKENS_PER_BATCH,
     max_entries_per_block: int = ENTRIES_PER_BLOCK,
     device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
     revision: str | None = None,
     modality: str | None = None,
     show_progress: bool = True,
@@ -84,6 +85,8 @@ def embed_cells(
         max_entries_per_block: entries of the matrix tokenised at a time.
         device: where to compute. By default a model object stays where it is, and a model that is loaded here
             goes to "cuda" if there is one, else "cpu". A model object is moved back afterwards.
+        dtype: precision of a model that is loaded here, see `load_model_and_tokenizer`; on a GPU "bfloat16" is
+            several times faster and lets flash-attention be used. A model object keeps its own.
         revision: branch, tag or commit of a model on the Hub.
         modality: which part of a MuData; by default "atac", "peaks", or the only one.
         show_progress: show a progress bar on a terminal if the work takes more than a few seconds.
@@ -100,7 +103,7 @@ def embed_cells(
     _check_options(key_added, max_tokens_per_batch, max_entries_per_block)
     source = PeakTable(adata, modality)
     embedder = _embedder(
-        model, tokenizer, revision, device, max_peaks, max_tokens_per_batch, max_entries_per_block, show_progress
+        model, tokenizer, revision, device, dtype, max_peaks, max_tokens_per_batch, max_entries_per_block, show_progress
     )
     embeddings, coverage = _embed(source, embedder)
     source.adata.obsm[key_added] = embeddings
@@ -119,6 +122,7 @@ def embed_file(
     max_tokens_per_batch: int = TOKENS_PER_BATCH,
     max_entries_per_block: int = ENTRIES_PER_BLOCK,
     device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
     revision: str | None = None,
     modality: str | None = None,
     show_progress: bool = True,
@@ -145,6 +149,7 @@ def embed_file(
         max_tokens_per_batch: see `embed_cells`.
         max_entries_per_block: entries of the matrix read at a time.
         device: see `embed_cells`.
+        dtype: see `embed_cells`.
         revision: see `embed_cells`.
         modality: see `embed_cells`.
         show_progress: see `embed_cells`.
@@ -164,7 +169,15 @@ def embed_file(
     _check_options(key_added, max_tokens_per_batch, max_entries_per_block)
     with open_peak_file(path, modality) as source, _output(source, output, overwrite) as partial:
         embedder = _embedder(
-            model, tokenizer, revision, device, max_peaks, max_tokens_per_batch, max_entries_per_block, show_progress
+            model,
+            tokenizer,
+            revision,
+            device,
+            dtype,
+            max_peaks,
+            max_tokens_per_batch,
+            max_entries_per_block,
+            show_progress,
         )
         refuse_full_disk(partial, _bytes_needed(source, output, embedder.encoder.config.hidden_size))
         embeddings, coverage = _embed(source, embedder)
@@ -190,11 +203,12 @@ def _embedder(
     tokenizer: PeakTokenizer | None,
     revision: str | None,
     device: str | torch.device | None,
+    dtype: str | torch.dtype | None,
     max_peaks: int | None,
     *options: Any,
 ) -> _Embedder:
     if isinstance(model, str | os.PathLike):
-        model, tokenizer = load_model_and_tokenizer(model, revision, device, tokenizer=tokenizer)
+        model, tokenizer = load_model_and_tokenizer(model, revision, device, dtype=dtype, tokenizer=tokenizer)
         device = None  # it is there already
     encoder = encoder_of(model)
     if tokenizer is None:
@@ -210,25 +224,28 @@ def _embed(source: PeakSource, embedder: _Embedder) -> tuple[np.ndarray, Coverag
     tokenizer, encoder = embedder.tokenizer, embedder.encoder
     mapping = tokenizer.vocabulary.map_or_explain(source.peak_names)
     embeddings = np.empty((source.num_cells, encoder.config.hidden_size), dtype=np.float32)
-    coverage: Coverage | None = None
-    has_warned = False
+    parts: list[Coverage] = []
+    start = 0
     with ready_for_inference(encoder, embedder.device), _progress(source.num_cells, embedder) as progress:
         for block in source.blocks(embedder.max_entries_per_block):
             cells = tokenizer(block, peaks=mapping, check=False)
-            start = 0 if coverage is None else coverage.num_cells
-            if coverage is None:
-                coverage = tokenizer.coverage
-                has_warned = _warn_if_low(coverage)  # hours before the end of a large file
-            else:
-                coverage += tokenizer.coverage
+            parts.append(tokenizer.coverage)
+            if start == 0 and parts[0].num_cells < source.num_cells:
+                # Hours before the end of a large file; the final word comes then.
+                _warn_if_low(parts[0], mapping, f"in the first {parts[0].num_cells:,} cells ")
             ids, chromosomes = cells["input_ids"], cells["chromosome_ids"]
             for batch, rows in embed_tokens(encoder, ids, chromosomes, embedder.max_tokens_per_batch):
                 embeddings[start + batch] = rows
                 progress.update(len(batch))
-    assert coverage is not None, "sources without cells are refused when they are opened"
-    if not has_warned:
-        _warn_if_low(coverage)
-    _refuse_no_coverage(coverage, tokenizer)
+            start += parts[-1].num_cells
+    coverage = sum(parts[1:], start=parts[0])  # sources without cells are refused when they are opened
+    _warn_if_low(coverage, mapping)
+    _refuse_no_coverage(coverage, mapping)
+    if not np.isfinite(embeddings).all():
+        raise ValueError(
+            "the model gives embeddings that are not finite: its weights are damaged, or too large for its precision "
+            f"({encoder.dtype}); try dtype='float32'"
+        )
     return embeddings, coverage
 
 
@@ -238,24 +255,21 @@ def _progress(num_cells: int, embedder: _Embedder) -> Any:
     return tqdm(total=num_cells, unit="cell", desc="embedding", delay=SECONDS_WITHOUT_PROGRESS, disable=disable)
 
 
-def _warn_if_low(coverage: Coverage) -> bool:
-    if not coverage.num_matched_entries or coverage.entries_share >= LOW_COVERAGE:
-        return False
-    warnings.warn(
-        f"less than half of the open peaks can be used, so these embeddings are doubtful: {coverage.summary()} "
-        "Check the genome, or count the fragments in the peaks of the vocabulary first.",
-        stacklevel=4,
-    )
-    return True
+def _warn_if_low(coverage: Coverage, mapping: PeakMapping, where: str = "") -> None:
+    if coverage.num_matched_entries and coverage.entries_share < LOW_COVERAGE:
+        warnings.warn(
+            f"{where}less than half of the open peaks can be used, so these embeddings are doubtful: "
+            f"{coverage.summary()} Likely cause and remedy: {mapping.advice}.",
+            stacklevel=4,
+        )
 
 
-def _refuse_no_coverage(coverage: Coverage, tokenizer: PeakTokenizer) -> None:
+def _refuse_no_coverage(coverage: Coverage, mapping: PeakMapping) -> None:
     if not coverage.num_entries:
         raise ValueError("no cell has an open peak: all values of the matrix are 0")
     if not coverage.num_matched_entries:
         raise ValueError(
-            f"none of the {coverage.num_entries:,} open peaks overlaps a peak of the vocabulary "
-            f"({tokenizer.vocabulary.genome}): check the genome, or count the fragments in its peaks first"
+            f"none of the {coverage.num_entries:,} open peaks overlaps a peak of the vocabulary: {mapping.advice}"
         )
 
 

@@ -33,6 +33,7 @@ def load_model_and_tokenizer(
     revision: str | None = None,
     device: str | torch.device | None = None,
     *,
+    dtype: str | torch.dtype | None = None,
     model_class: type[EpiFoundationPreTrainedModel] = EpiFoundationModel,
     tokenizer: PeakTokenizer | None = None,
 ) -> tuple[EpiFoundationPreTrainedModel, PeakTokenizer]:
@@ -42,6 +43,8 @@ def load_model_and_tokenizer(
         model: a folder, or a name on the Hub such as "organisation/model".
         revision: branch, tag or commit on the Hub.
         device: where to put the model; by default "cuda" if there is one, else "cpu".
+        dtype: precision to compute in, such as "bfloat16", which lets a GPU use flash-attention. By default that of
+            the checkpoint; on a CPU always "float32", where half precision is far slower.
         model_class: the class to load; every one can be loaded from any checkpoint that holds its weights.
         tokenizer: used in place of that of the checkpoint.
 
@@ -63,7 +66,9 @@ def load_model_and_tokenizer(
     if commit is not None:
         loaded.config._name_or_path = os.fspath(model)  # not the folder of the cache
         loaded.config._commit_hash = commit
-    return loaded.to(target).eval(), tokenizer
+    if dtype is None and target.type == "cpu":
+        dtype = torch.float32
+    return loaded.to(target, _dtype(dtype)).eval(), tokenizer
 
 
 def load_tokenizer(model: str | os.PathLike[str], revision: str | None = None) -> PeakTokenizer:
@@ -83,7 +88,11 @@ def tokenizer_of(model: Any) -> PeakTokenizer:
     name = getattr(model.config, "name_or_path", "")
     if not name:
         raise ValueError("the model was not loaded from a folder, so its tokenizer is not known: pass tokenizer=")
-    return load_tokenizer(name, getattr(model.config, "_commit_hash", None))
+    commit = getattr(model.config, "_commit_hash", None)
+    if commit is None and not Path(name).is_dir():
+        # A relative folder, seen from elsewhere by now. Never take it for a name on the Hub.
+        raise ValueError(f"the folder {name} that the model was loaded from is not there any more: pass tokenizer=")
+    return load_tokenizer(name, commit)
 
 
 def encoder_of(model: Any) -> EpiFoundationModel:
@@ -121,6 +130,13 @@ def refuse_mismatch(config: Any, tokenizer: PeakTokenizer) -> None:
             f"model and tokenizer do not belong together: the model has num_chromosomes {config.num_chromosomes}, "
             f"the tokenizer {num_chromosomes}; take both from one checkpoint"
         )
+
+
+def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    named = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if dtype is not None and not (isinstance(named, torch.dtype) and named.is_floating_point):
+        raise ValueError(f"there is no precision {dtype!r}: expected 'float32', 'bfloat16' or 'float16'")
+    return named
 
 
 def _device(device: str | torch.device | None) -> torch.device:

@@ -1,10 +1,14 @@
 """Outputs that appear complete or not at all, and are known to be writable before any work is done."""
 
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+# Files that `save_pretrained` and this package write into the folder of a checkpoint.
+CHECKPOINT_ENDINGS = (".json", ".safetensors", ".npz", ".tsv", "_epifoundation.py", "README.md", "LICENSE")
 
 
 @contextmanager
@@ -77,7 +81,8 @@ def _target(output: str | os.PathLike[str]) -> Path:
 
 
 def _beside(target: Path) -> Path:
-    return target.with_name(f".{target.name}.{os.getpid()}.partial")
+    # Not the process id: a run that was killed may have left a file, and in a container ids repeat.
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
 
 
 @contextmanager
@@ -94,10 +99,11 @@ def _refuse_to_replace(target: Path, output: str | os.PathLike[str], overwrite: 
     content = [entry.name for entry in target.iterdir()]
     if content and not overwrite:
         raise FileExistsError(f"{output} exists: choose another name, or replace it with overwrite (--overwrite)")
-    if content and "config.json" not in content:
+    others = sorted(name for name in content if not name.endswith(CHECKPOINT_ENDINGS))
+    if content and ("config.json" not in content or others):
         raise FileExistsError(
-            f"{output} holds other things than a checkpoint ({', '.join(sorted(content)[:3])}) and is not replaced: "
-            "choose another name"
+            f"{output} holds other things than a checkpoint ({', '.join((others or sorted(content))[:3])}) and is not "
+            "replaced: choose another name"
         )
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -53,9 +54,20 @@ class Packing:
         )
 
     @classmethod
-    def from_boundaries(cls, boundaries: Tensor) -> "Packing":
-        """Describe tokens that are packed already."""
-        return cls(boundaries=boundaries.int(), lengths=boundaries.diff().tolist())
+    def from_boundaries(cls, boundaries: Tensor, num_tokens: int) -> "Packing":
+        """Describe `num_tokens` tokens that are packed already.
+
+        Raises:
+            ValueError: if the boundaries do not cut these tokens into cells of at least one token.
+        """
+        bounds = boundaries.tolist()
+        lengths = [end - start for start, end in pairwise(bounds)]
+        if not lengths or bounds[0] != 0 or bounds[-1] != num_tokens or min(lengths) < 1:
+            raise ValueError(
+                f"cu_seq_lens_q must rise from 0 to the number of tokens, {num_tokens}, with at least one token "
+                f"(that of [CLS]) to a cell, got {bounds}"
+            )
+        return cls(boundaries=boundaries.int(), lengths=lengths)
 
     @property
     def first_tokens(self) -> Tensor:
@@ -82,12 +94,9 @@ class Packing:
 
     def mean(self, packed: Tensor) -> Tensor:
         """(tokens, hidden) -> (cells, hidden), the average over the tokens of each cell."""
-        lengths = self.boundaries.diff()
-        cell_of_token = torch.repeat_interleave(
-            torch.arange(len(self.lengths), device=packed.device), lengths, output_size=packed.shape[0]
-        )
-        total = packed.new_zeros(len(self.lengths), packed.shape[1]).index_add(0, cell_of_token, packed)
-        return total / lengths.unsqueeze(1).to(packed.dtype)
+        # Summed in single precision: twelve thousand half-precision tokens overflow or lose their last digits.
+        means = [cell.mean(dim=0, dtype=torch.float32) for cell in packed.split(self.lengths)]
+        return torch.stack(means).to(packed.dtype)
 
 
 def attend(

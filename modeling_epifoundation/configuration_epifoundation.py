@@ -4,8 +4,24 @@ from typing import Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
 
 FIRST_GENE_ID = 4  # after the special tokens of the gene vocabulary
+
+SMALLEST = {
+    "vocab_size": 1,
+    "gene_vocab_size": 1,
+    "num_chromosomes": 1,
+    "num_batches": 0,
+    "hidden_size": 1,
+    "num_hidden_layers": 0,
+    "num_attention_heads": 1,
+    "intermediate_size": 1,
+    "gene_decoder_size": 1,
+    "max_peaks": 1,
+    "max_genes": 2,
+    "num_expression_bins": 2,
+}
 
 
 @strict
@@ -90,9 +106,14 @@ class EpiFoundationConfig(PreTrainedConfig):
     def validate_architecture(self) -> None:
         """Refuse sizes and ids that cannot work together."""
         super().validate_architecture()
-        for name in ("vocab_size", "gene_vocab_size", "num_chromosomes", "hidden_size", "num_attention_heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, least in SMALLEST.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("layer_norm_eps", "batch_norm_eps", "initializer_range"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.hidden_act not in ACT2FN:
+            raise ValueError(f"hidden_act must be an activation that transformers knows, got {self.hidden_act!r}")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "

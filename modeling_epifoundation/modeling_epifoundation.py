@@ -291,7 +291,13 @@ class EpiFoundationModel(EpiFoundationPreTrainedModel):
         boundaries: Tensor | None,
     ) -> Packing:
         if boundaries is not None:
-            return Packing.from_boundaries(boundaries)
+            if attention_mask is not None:
+                raise ValueError(
+                    "a packed input holds no padding: leave attention_mask out when cu_seq_lens_q is given"
+                )
+            tokens = input_ids if input_ids is not None else inputs_embeds
+            assert tokens is not None
+            return Packing.from_boundaries(boundaries, num_tokens=tokens.shape[0] * tokens.shape[1])
         if attention_mask is None and input_ids is not None:
             attention_mask = cast(Tensor, input_ids != self.config.pad_token_id)
         elif attention_mask is None and inputs_embeds is not None:
@@ -420,9 +426,16 @@ class EpiFoundationGeneModel(EpiFoundationPreTrainedModel):
         cells = decoder.read_cells(cell_embeddings, batches)
         if gene_ids is None:
             gene_ids = torch.arange(FIRST_GENE_ID, self.config.gene_vocab_size, device=cells.device)
+            if gene_chromosome_ids is not None and len(gene_chromosome_ids) == self.config.gene_vocab_size:
+                gene_chromosome_ids = gene_chromosome_ids[FIRST_GENE_ID:]
         if gene_ids.ndim == 1:
             genes = decoder.read_genes(self._embed_genes(gene_ids, gene_chromosome_ids))
             return torch.cat([decoder(cells[:, None], chunk[None]) for chunk in genes.split(GENES_PER_CHUNK)], dim=1)
+        if len(gene_ids) != len(cells):
+            raise ValueError(
+                f"gene_ids has {len(gene_ids)} rows for {len(cells)} cells: give one row per cell, (cells, genes), "
+                "or the same genes for all, (genes,)"
+            )
         is_gene = gene_ids != self.config.gene_pad_token_id
         cell_of_gene, place = is_gene.nonzero(as_tuple=True)
         if gene_chromosome_ids is not None:
@@ -430,6 +443,12 @@ class EpiFoundationGeneModel(EpiFoundationPreTrainedModel):
         genes = decoder.read_genes(self._embed_genes(gene_ids[is_gene], gene_chromosome_ids))
         logits = decoder(cells[cell_of_gene], genes)
         return logits.new_zeros(*gene_ids.shape, logits.shape[-1]).index_put((cell_of_gene, place), logits)
+
+    def _labels_of_genes(self, labels: Tensor, gene_ids: Tensor | None) -> Tensor:
+        """The labels, with those of padding left out of the loss whatever they are."""
+        if gene_ids is None or gene_ids.ndim == 1:
+            return labels
+        return labels.masked_fill(gene_ids == self.config.gene_pad_token_id, IGNORED_LABEL)
 
     def _embed_genes(self, gene_ids: Tensor, chromosome_ids: Tensor | None) -> Tensor:
         genes = self.epifoundation.add_chromosomes(self.gene_embeddings(gene_ids), chromosome_ids)
@@ -476,10 +495,12 @@ class EpiFoundationForPeakToGeneAlignment(EpiFoundationGeneModel):
             input_ids: the cells, as in `EpiFoundationModel.forward`, also with further arguments of it.
             chromosome_ids: see there.
             attention_mask: see there.
-            gene_ids: (cells, genes) to be scored, padded with `gene_pad_token_id`; or (genes,), the same for all cells;
-                or None for every gene of the vocabulary.
-            gene_chromosome_ids: the chromosome of each gene, shaped as `gene_ids`.
-            batch_ids: (cells,) experimental batch of each cell, joined in pre-training. Leave it out elsewhere.
+            gene_ids: (cells, genes) to be scored, padded with `gene_pad_token_id`; or (genes,), the same for all cells
+                and without padding; or None for every gene of the vocabulary.
+            gene_chromosome_ids: the chromosome of each gene, shaped as `gene_ids`; without `gene_ids` the
+                tokenizer's `gene_chromosome_ids` as they are.
+            batch_ids: (cells,) experimental batch of each cell, joined in pre-training. Leave it out elsewhere, also
+                in evaluation: where it is given it counts, as in the official code.
             labels: (cells, genes): 1 expressed, 0 not, -100 left out of the loss.
             num_items_in_batch: number of labels that the sum of losses is divided by, given by the Trainer under
                 gradient accumulation; by default those of this call.
@@ -492,7 +513,10 @@ class EpiFoundationForPeakToGeneAlignment(EpiFoundationGeneModel):
         if self.gene_bias is not None:
             bias = self.gene_bias[FIRST_GENE_ID:] if gene_ids is None else self.gene_bias[gene_ids]
             logits = logits + F.pad(bias[..., None], (1, 0))  # to the logit of "expressed" alone
-        loss = None if labels is None else _cross_entropy(logits.flatten(0, 1), labels.flatten(), num_items_in_batch)
+        loss = None
+        if labels is not None:
+            labels = self._labels_of_genes(labels, gene_ids)
+            loss = _cross_entropy(logits.flatten(0, 1), labels.flatten(), num_items_in_batch)
         return _head_output(loss, logits, out)
 
 
@@ -594,7 +618,9 @@ class EpiFoundationForExpressionPrediction(EpiFoundationGeneModel):
         out = self.epifoundation(input_ids, chromosome_ids, attention_mask, **_cells_only(kwargs))
         levels = self._decode(self.expression_decoder, out.pooler_output, gene_ids, gene_chromosome_ids, batch_ids)
         levels = levels.squeeze(-1)
-        loss = None if labels is None else _squared_error(levels, labels, num_items_in_batch)
+        loss = None
+        if labels is not None:
+            loss = _squared_error(levels, self._labels_of_genes(labels, gene_ids), num_items_in_batch)
         return _head_output(loss, levels, out)
 
 

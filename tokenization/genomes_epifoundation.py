@@ -60,7 +60,8 @@ _NUMBERED = re.compile(r"chr([0-9]+)")
 def canonical_genome(name: str) -> str:
     """Name of an assembly as UCSC writes it: ``GRCh38`` and ``HG38`` become ``hg38``; others are kept."""
     lowered = name.strip().lower()
-    lowered = _GENOME_ALIASES.get(lowered.split(".")[0], lowered)
+    lowered = re.sub(r"\.?p[0-9]+$", "", lowered)  # a patch release leaves the chromosomes as they are
+    lowered = _GENOME_ALIASES.get(lowered, lowered)
     return lowered if lowered in CHROMOSOME_LENGTHS else name
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from transformers import AddedToken
@@ -308,12 +308,15 @@ class PeakTokenizer(PreTrainedTokenizerBase):
         open_peaks, mapping = self._read(cells, peaks, check)
         tokens, coverage = self._tokens(open_peaks, mapping, generator)
         self._coverage = coverage
+        if check and coverage.num_entries and not coverage.num_matched_entries:
+            raise ValueError(
+                f"none of the {coverage.num_entries:,} open peaks overlaps a peak of the vocabulary "
+                f"({self.vocabulary.genome}); {mapping.advice}"
+            )
         if check and coverage.entries_share < LOW_COVERAGE:
             warnings.warn(
                 "less than half of the open peaks can be used, so results on these cells are doubtful: "
-                f"{coverage.summary()} Check the genome ({self.vocabulary.genome}), or count the fragments "
-                "in the "
-                "peaks of the vocabulary first.",
+                f"{coverage.summary()} Likely cause and remedy: {mapping.advice}.",
                 stacklevel=2,
             )
         encoding = self._encoding(tokens)
@@ -345,7 +348,8 @@ class PeakTokenizer(PreTrainedTokenizerBase):
                 )
             open_peaks, names = _open_peaks_of_names(cells)
             return open_peaks, self._map(names, check and bool(names))
-        mapping = peaks if isinstance(peaks, PeakMapping) else self._map(peaks, check)
+        # Not isinstance: a mapping made by a tokenizer that came with its own code is of that code's class.
+        mapping = cast(PeakMapping, peaks) if hasattr(peaks, "vocabulary_digest") else self._map(peaks, check)
         if mapping.vocabulary_digest != self.vocabulary.digest():
             raise ValueError(
                 "the mapping belongs to another vocabulary: make one with this tokenizer's "
@@ -782,7 +786,9 @@ def _pad_cells(key: str, cells: Sequence[Any], lengths: np.ndarray, length: int)
 def _stacked(key: str, values: Any) -> np.ndarray:
     """Values of another key as one array."""
     try:
-        return np.asarray(values)
+        stacked = np.asarray(values)
+        # Numbers that came as Python floats become what torch takes them for.
+        return stacked.astype(np.float32) if stacked.dtype == np.float64 else stacked
     except ValueError:
         raise ValueError(
             f"{key!r} has a different number of values from cell to cell and only "

@@ -24,11 +24,13 @@ from typing import IO, Any, ClassVar, cast
 import numpy as np
 
 from .genomes_epifoundation import (
+    CHROMOSOME_LENGTHS,
     UNKNOWN_CHROMOSOME,
     canonical_chromosome,
     canonical_genome,
     chromosome_sort_key,
     explain_genome_mismatch,
+    fitting_genomes,
 )
 from .intervals_epifoundation import (
     MAX_COORDINATE,
@@ -63,11 +65,13 @@ class PeakMapping:
         num_exact: peaks with the very coordinates of their peak in the vocabulary.
         vocabulary_digest: `PeakVocabulary.digest()` of the vocabulary, so that a mapping is not used with
             another.
+        advice: what is likely the matter if few peaks match, and what to do.
     """
 
     ids: np.ndarray
     num_exact: int
     vocabulary_digest: str
+    advice: str = ""
 
     @property
     def num_peaks(self) -> int:
@@ -249,32 +253,41 @@ class PeakVocabulary:
             check: raise and warn about low coverage; without it any result comes back as it is.
 
         Raises:
-            ValueError: if a name cannot be read; with `check`, if no peak matches, with the likely cause.
+            ValueError: if a name cannot be read; with `check`, if no peak matches, with the likely cause, or if less
+                than half of them do and their coordinates show that they are of another genome.
 
         Warns:
             UserWarning: with `check`, if less than half of the peaks match.
         """
-        names = list(peak_names) if not isinstance(peak_names, str) else peak_names
-        columns = parse_peaks(names)
-        mapping = self._map_columns(columns)
-        if check and not mapping.num_matched:
-            raise ValueError(self._why_none_matches(columns))
-        if check and mapping.share < LOW_COVERAGE:
-            warnings.warn(
-                f"only {mapping.num_matched:,} of {mapping.num_peaks:,} peaks ({mapping.share:.0%}) overlap "
-                "a peak of "
-                f"the vocabulary ({self.genome}); {self._advice(columns)}",
-                stacklevel=2,
-            )
+        if not check:
+            return self._map_columns(parse_peaks(peak_names))
+        mapping = self.map_or_explain(peak_names)
+        if mapping.share < LOW_COVERAGE:
+            warnings.warn(f"{self._how_few(mapping)}; {mapping.advice}", stacklevel=2)
         return mapping
 
     def map_or_explain(self, peak_names: Iterable[str]) -> PeakMapping:
-        """Like `map` with its error, without its warning: for callers that report coverage themselves."""
+        """Like `map` with its errors, without its warning: for callers that report coverage themselves."""
         columns = parse_peaks(peak_names)
         mapping = self._map_columns(columns)
         if not mapping.num_matched:
             raise ValueError(self._why_none_matches(columns))
+        if mapping.share < LOW_COVERAGE and self._is_other_genome(columns):
+            raise ValueError(f"{self._how_few(mapping)}, no more than by chance: {mapping.advice}")
         return mapping
+
+    def _how_few(self, mapping: PeakMapping) -> str:
+        return (
+            f"only {mapping.num_matched:,} of {mapping.num_peaks:,} peaks ({mapping.share:.0%}) overlap a peak of the "
+            f"vocabulary ({self.genome})"
+        )
+
+    def _is_other_genome(self, columns: PeakColumns) -> bool:
+        """Whether coordinates rule this genome out and fit another one."""
+        if self.genome not in CHROMOSOME_LENGTHS:
+            return False
+        fitting = fitting_genomes(columns.chromosomes, columns.codes, columns.ends)
+        return bool(fitting) and self.genome not in fitting
 
     def _map_columns(self, columns: PeakColumns) -> PeakMapping:
         codes = _recode(columns, self.chromosomes)
@@ -291,7 +304,7 @@ class PeakVocabulary:
         matched = np.flatnonzero(ids >= 0)
         found = ids[matched] - NUM_SPECIAL_TOKENS
         exact = (self.starts[found] == columns.starts[matched]) & (self.ends[found] == columns.ends[matched])
-        return PeakMapping(_read_only(ids), int(exact.sum()), self.digest())
+        return PeakMapping(_read_only(ids), int(exact.sum()), self.digest(), self._advice(columns))
 
     def exact_ids(self, peak_names: Iterable[str]) -> np.ndarray:
         """Token ids (peaks,) int32 of peaks with these very coordinates, -1 where the vocabulary has none."""
@@ -440,7 +453,10 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise
     except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not a peak vocabulary (an .npz file of PeakVocabulary.save): {error}") from error
+        # Not numpy's own words: of a damaged file it says that it could be loaded unsafely.
+        raise ValueError(
+            f"{path} is damaged or no peak vocabulary: expected an .npz file written by PeakVocabulary.save"
+        ) from error
     if missing := sorted(expected - set(arrays)):
         raise ValueError(f"{path} is not a peak vocabulary: it lacks the arrays {', '.join(missing)}")
     return arrays

@@ -37,15 +37,16 @@ def init_peak_embeddings(model: EpiFoundationPreTrainedModel, cells: Dataset, se
 
 
 @torch.no_grad()
-def init_gene_bias(model: EpiFoundationForPeakToGeneAlignment, cells: Dataset) -> None:
+def init_gene_bias(model: EpiFoundationForPeakToGeneAlignment, cells: Dataset, max_genes: int | None = None) -> None:
     """Set each gene's bias to its log-odds of being expressed, so that training need not learn how frequent it is.
 
-    The odds are those among the genes that training draws: as many unexpressed as expressed ones in each cell. Half a
-    cell is added to both sides, which keeps genes of no or of all cells finite.
+    The odds are those among the genes that training draws: as many unexpressed as expressed ones in each cell, as far
+    as there are so many. Half a cell is added to both sides, which keeps genes of no or of all cells finite.
 
     Args:
         model: its `gene_bias` is changed in place; that of special tokens becomes 0.
         cells: tokenised training cells.
+        max_genes: genes that training draws per cell; by default those of the model's configuration.
 
     Raises:
         ValueError: if the model was made without ``use_gene_bias``.
@@ -54,9 +55,12 @@ def init_gene_bias(model: EpiFoundationForPeakToGeneAlignment, cells: Dataset) -
         raise ValueError("the model has no gene bias; set use_gene_bias=True in its configuration")
     is_expressed = (count_matrix(cells, len(model.gene_bias)) > 0)[:, FIRST_GENE_ID:].astype(np.float64)
     num_expressed = np.asarray(is_expressed.sum(axis=1)).ravel()
-    share_drawn = num_expressed / np.maximum(is_expressed.shape[1] - num_expressed, 1)
-    ones = np.asarray(is_expressed.sum(axis=0)).ravel()
-    zeros = share_drawn.sum() - is_expressed.T @ share_drawn
+    num_others = is_expressed.shape[1] - num_expressed
+    num_each = np.minimum((max_genes or model.config.max_genes) // 2, num_expressed)
+    # How likely a cell draws one of its expressed, and one of its other genes.
+    ones = is_expressed.T @ (num_each / np.maximum(num_expressed, 1))
+    share_of_others = np.minimum(num_each, num_others) / np.maximum(num_others, 1)
+    zeros = share_of_others.sum() - is_expressed.T @ share_of_others
     model.gene_bias.zero_()
     model.gene_bias[FIRST_GENE_ID:] = torch.from_numpy(np.log((ones + 0.5) / (zeros + 0.5))).to(model.gene_bias)
 

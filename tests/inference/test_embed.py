@@ -1,3 +1,4 @@
+import copy
 import json
 import tracemalloc
 
@@ -11,11 +12,12 @@ import pytest
 import torch
 from anndata import AnnData
 from scipy.sparse import csr_matrix, random_array
+from transformers import AutoTokenizer
 
 import epifoundation
 import epifoundation.inference.embed
-from epifoundation.inference import embed_cells, embed_file
-from epifoundation.tokenization import PeakTokenizer
+from epifoundation.inference import embed_cells, embed_file, load_model_and_tokenizer
+from epifoundation.tokenization import CHROMOSOME_LENGTHS, PeakTokenizer
 
 KEY = "X_epifoundation"
 
@@ -172,11 +174,12 @@ def test_open_peaks_must_be_known_not_peaks_alone(adata, trained_model, tokenize
 
 
 @pytest.mark.parametrize("block", [10, 10**6])
-def test_low_coverage_warns_once(adata, trained_model, tokenizer, block):
+def test_low_coverage_warns_early_in_a_long_file_and_at_the_end(adata, trained_model, tokenizer, block):
     adata.var_names = [n if i % 4 == 1 else f"chr9:{i + 1}-{i + 2}" for i, n in enumerate(adata.var_names)]
     with pytest.warns(UserWarning, match="less than half of the open peaks") as caught:
         embed_cells(adata, trained_model, tokenizer, max_entries_per_block=block)
-    assert len(caught) == 1
+    early = [str(warning.message).startswith("in the first ") for warning in caught]
+    assert early == ([True, False] if block == 10 else [False])
     assert caught[0].filename == __file__
 
 
@@ -312,3 +315,40 @@ def test_a_tokenizer_of_ones_own_counts_for_models_in_memory(adata, trained_mode
     other = PeakTokenizer(epifoundation.tokenization.PeakVocabulary.from_names(["chr1:1-2"]))
     with pytest.raises(ValueError, match="do not belong together"):
         embed_cells(adata, trained_model, other)
+
+
+def test_peaks_of_another_genome_are_refused_although_some_overlap_by_chance(adata, trained_model, tokenizer):
+    # Four in ten overlap; others lie where only the longer chr1 of mouse has room for them, or nowhere known.
+    beyond = CHROMOSOME_LENGTHS["hg38"]["chr19"] + 10
+    assert beyond + 500 < CHROMOSOME_LENGTHS["mm10"]["chr19"]
+    names = list(adata.var_names)
+    adata.var_names = [n if i % 5 < 2 else f"chr19:{beyond + i}-{beyond + i + 1}" for i, n in enumerate(names)]
+    with pytest.raises(ValueError, match=r"no more than by chance: .*not of hg38"):
+        embed_cells(adata, trained_model, tokenizer)
+
+
+def test_embeddings_that_are_not_finite_are_an_error(adata, trained_model, tokenizer):
+    broken = copy.deepcopy(trained_model)
+    with torch.no_grad():
+        next(broken.parameters())[:] = float("nan")
+    with pytest.raises(ValueError, match="not finite: its weights are damaged"):
+        embed_cells(adata, broken, tokenizer)
+
+
+def test_a_tokenizer_that_came_with_its_own_code_works(adata, trained_model, tokenizer, tmp_path):
+    trained_model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    foreign = AutoTokenizer.from_pretrained(tmp_path, trust_remote_code=True)
+    assert type(foreign) is not type(tokenizer)
+    embed_cells(adata, trained_model, foreign, key_added="foreign")
+    embed_cells(adata, trained_model, tokenizer, key_added="own")
+    np.testing.assert_array_equal(adata.obsm["foreign"], adata.obsm["own"])
+
+
+def test_precision_is_that_asked_for_and_single_on_a_cpu(trained_model, tokenizer, tmp_path):
+    copy.deepcopy(trained_model).to(torch.bfloat16).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert load_model_and_tokenizer(tmp_path, device="cpu")[0].dtype == torch.float32
+    assert load_model_and_tokenizer(tmp_path, device="cpu", dtype="bfloat16")[0].dtype == torch.bfloat16
+    with pytest.raises(ValueError, match="there is no precision 'half-ish'"):
+        load_model_and_tokenizer(tmp_path, device="cpu", dtype="half-ish")

@@ -45,7 +45,7 @@ def attention_by_hand(query, key, value, query_lengths, lengths):
 def test_attention_is_the_softmax_within_each_cell(implementation, is_one_per_cell):
     query_lengths = [1] * len(LENGTHS) if is_one_per_cell else LENGTHS
     query, key, value = (random_tokens(n, i) for i, n in enumerate((sum(query_lengths), sum(LENGTHS), sum(LENGTHS))))
-    packing = Packing.from_boundaries(boundaries_of(LENGTHS))
+    packing = Packing.from_boundaries(boundaries_of(LENGTHS), sum(LENGTHS))
     context, weights = attend(query, key, value, packing, implementation, dropout=0.0)
     expected, expected_weights = attention_by_hand(query, key, value, query_lengths, LENGTHS)
     torch.testing.assert_close(context, expected, rtol=1e-5, atol=1e-5)
@@ -61,14 +61,14 @@ def test_attention_is_the_softmax_within_each_cell(implementation, is_one_per_ce
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_cells_of_cls_alone_attend_to_themselves(implementation):
     query, key, value = (random_tokens(3, seed) for seed in range(3))
-    context, _ = attend(query, key, value, Packing.from_boundaries(boundaries_of([1, 1, 1])), implementation, 0.0)
+    context, _ = attend(query, key, value, Packing.from_boundaries(boundaries_of([1, 1, 1]), 3), implementation, 0.0)
     torch.testing.assert_close(context, value)
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_dropout_acts_on_the_weights_and_only_when_asked(implementation):
     query, key, value = (random_tokens(sum(LENGTHS), seed) for seed in range(3))
-    packing = Packing.from_boundaries(boundaries_of(LENGTHS))
+    packing = Packing.from_boundaries(boundaries_of(LENGTHS), sum(LENGTHS))
     torch.manual_seed(0)
     plain, dropped = (attend(query, key, value, packing, implementation, p)[0] for p in (0.0, 0.5))
     assert not torch.allclose(plain, dropped)
@@ -88,7 +88,7 @@ def test_flash_attention_is_told_where_cells_begin_and_end(monkeypatch):
         return attention_by_hand(q, k, v, cu_seqlens_q.diff().tolist(), cu_seqlens_k.diff().tolist())[0]
 
     monkeypatch.setattr(attention_epifoundation, "flash_attn_varlen_func", stand_in)
-    packing = Packing.from_boundaries(boundaries_of(LENGTHS))
+    packing = Packing.from_boundaries(boundaries_of(LENGTHS), sum(LENGTHS))
     key, value = random_tokens(sum(LENGTHS), 1), random_tokens(sum(LENGTHS), 2)
     for count, longest in ((sum(LENGTHS), max(LENGTHS)), (len(LENGTHS), 1)):
         query = random_tokens(count, 0)
@@ -101,14 +101,14 @@ def test_flash_attention_is_told_where_cells_begin_and_end(monkeypatch):
 @pytest.mark.skipif(flash_attn_varlen_func is not None, reason="flash-attn is installed")
 def test_asking_for_flash_attention_without_the_package_says_what_to_do():
     query = random_tokens(2, 0)
-    packing = Packing.from_boundaries(boundaries_of([2]))
+    packing = Packing.from_boundaries(boundaries_of([2]), 2)
     with pytest.raises(ImportError, match=r"needs the package flash-attn; leave attn_implementation out"):
         attend(query, query, query, packing, "flash_attention_2", 0.0)
 
 
 def test_an_attention_that_is_not_here_is_refused_rather_than_replaced():
     query = random_tokens(2, 0)
-    packing = Packing.from_boundaries(boundaries_of([2]))
+    packing = Packing.from_boundaries(boundaries_of([2]), 2)
     with pytest.raises(ValueError, match=r"'sdpa' or 'flash_attention_2', got 'flash_attention_3'"):
         attend(query, query, query, packing, "flash_attention_3", 0.0)
 
@@ -141,7 +141,7 @@ def test_the_mean_is_that_over_the_tokens_of_each_cell(mask):
 
 
 def test_a_packed_input_keeps_its_layout():
-    packing = Packing.from_boundaries(boundaries_of(LENGTHS).long())
+    packing = Packing.from_boundaries(boundaries_of(LENGTHS).long(), sum(LENGTHS))
     row = torch.randn(1, sum(LENGTHS), 3)
     assert packing.boundaries.dtype == torch.int32
     assert packing.lengths == LENGTHS
@@ -151,3 +151,14 @@ def test_a_packed_input_keeps_its_layout():
 def test_a_cell_without_tokens_is_refused():
     with pytest.raises(ValueError, match=r"cell 1 of the batch has no token; .*\[CLS\]"):
         Packing.from_mask(torch.tensor([[1, 1], [0, 0]]))
+
+
+@pytest.mark.parametrize("bounds", [[0, 3, 3, 7], [1, 3, 7], [0, 3, 6], [0, 5, 3, 7], [0], []])
+def test_boundaries_that_do_not_cut_the_tokens_into_cells_are_refused(bounds):
+    with pytest.raises(ValueError, match=r"cu_seq_lens_q must rise from 0 to the number of tokens, 7"):
+        Packing.from_boundaries(torch.tensor(bounds), 7)
+
+
+def test_the_mean_of_many_half_precision_tokens_does_not_overflow():
+    packing = Packing.from_boundaries(torch.tensor([0, 12_000]), 12_000)
+    assert packing.mean(torch.full((12_000, 2), 6.0, dtype=torch.float16)).tolist() == [[6.0, 6.0]]
