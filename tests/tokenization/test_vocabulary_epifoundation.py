@@ -135,7 +135,7 @@ def test_files_that_are_no_vocabulary_are_refused(tmp_path, vocabulary):
     with pytest.raises(FileNotFoundError):
         PeakVocabulary.load(path)
     path.write_bytes(b"nonsense")
-    with pytest.raises(ValueError, match="is not a peak vocabulary"):
+    with pytest.raises(ValueError, match="damaged or no peak vocabulary"):
         PeakVocabulary.load(path)
     np.savez(path, starts=vocabulary.starts)
     with pytest.raises(ValueError, match="lacks the arrays chromosome_codes, chromosomes"):
