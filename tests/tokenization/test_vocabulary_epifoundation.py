@@ -141,7 +141,7 @@ def test_files_that_are_no_vocabulary_are_refused(tmp_path, vocabulary):
     with pytest.raises(ValueError, match="lacks the arrays chromosome_codes, chromosomes"):
         PeakVocabulary.load(path)
     np.savez(path, np.array([object()], dtype=object))
-    with pytest.raises(ValueError, match="is not a peak vocabulary"):
+    with pytest.raises(ValueError, match="damaged or no peak vocabulary"):
         PeakVocabulary.load(path)
     vocabulary.save(path)
     arrays = dict(np.load(path))
