@@ -60,7 +60,9 @@ def convert(
         typer.echo(table)
     typer.echo(
         f"{output}: {len(result.renamed)} tensors converted, {len(result.left_out)} left out; saved as "
-        f"{result.architecture} with {len(tokenizer.vocabulary):,} peaks"
+        f"{result.architecture} with {len(tokenizer.vocabulary):,} peaks. Taken on trust, for the file does not tell: "
+        f"{num_attention_heads} attention heads and genome {tokenizer.vocabulary.genome}; other ones give wrong "
+        "embeddings without an error."
     )
 
 
@@ -72,7 +74,8 @@ def _config(checkpoint: Path, num_attention_heads: int) -> "EpiFoundationConfig"
     try:
         return config_from_official(read_official_checkpoint(checkpoint), num_attention_heads)
     except StrictDataclassError as error:  # such as a number of heads that does not divide the width
-        raise ValueError(f"{checkpoint}: {error}") from error
+        reason = " ".join(str(error).split()).partition("ValueError: ")[2] or str(error)
+        raise ValueError(f"{checkpoint}: {reason}") from error
 
 
 def _tokenizer(peaks: Path, genes: Path | None, genome: str, config: "EpiFoundationConfig") -> "PeakTokenizer":
@@ -88,6 +91,11 @@ def _tokenizer(peaks: Path, genes: Path | None, genome: str, config: "EpiFoundat
     if config.use_chromosome_embeddings:
         place = (peaks if peaks.is_dir() else peaks.parent) / "chr_vocab.json"
         sizes.append(("chromosomes", len(peak_vocabulary.chromosomes), config.num_chromosomes, place))
+        if not place.is_file() and sizes[-1][1] + NUM_SPECIAL_TOKENS != config.num_chromosomes:
+            raise FileNotFoundError(
+                f"the checkpoint has {config.num_chromosomes} chromosomes, special tokens included, the peaks lie on "
+                f"{sizes[-1][1]}: put the official chr_vocab.json, which gives their order, beside {peaks.name}"
+            )
     for kind, number, rows, place in sizes:
         if number + NUM_SPECIAL_TOKENS != rows:
             raise ValueError(

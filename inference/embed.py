@@ -30,6 +30,7 @@ from .output import new_file, refuse_full_disk
 KEY_ADDED = "X_epifoundation"
 UNS_KEY = "epifoundation"
 SECONDS_WITHOUT_PROGRESS = 3  # shorter work needs no progress bar
+MANY_EMPTY_CELLS = 0.05  # share of cells; fewer are only counted
 ROWS_PER_GROUP = 65_536  # of a parquet file
 
 
@@ -241,6 +242,7 @@ def _embed(source: PeakSource, embedder: _Embedder) -> tuple[np.ndarray, Coverag
     coverage = sum(parts[1:], start=parts[0])  # sources without cells are refused when they are opened
     _warn_if_low(coverage, mapping)
     _refuse_no_coverage(coverage, mapping)
+    _warn_of_empty_cells(coverage)
     if not np.isfinite(embeddings).all():
         raise ValueError(
             "the model gives embeddings that are not finite: its weights are damaged, or too large for its precision "
@@ -260,6 +262,15 @@ def _warn_if_low(coverage: Coverage, mapping: PeakMapping, where: str = "") -> N
         warnings.warn(
             f"{where}less than half of the open peaks can be used, so these embeddings are doubtful: "
             f"{coverage.summary()} Likely cause and remedy: {mapping.advice}.",
+            stacklevel=4,
+        )
+
+
+def _warn_of_empty_cells(coverage: Coverage) -> None:
+    if coverage.num_empty_cells > MANY_EMPTY_CELLS * coverage.num_cells:
+        warnings.warn(
+            f"{coverage.num_empty_cells:,} of {coverage.num_cells:,} cells have no open peak that the model knows; "
+            "they all get the embedding of [CLS] alone and look like a cluster: leave them out of what follows",
             stacklevel=4,
         )
 

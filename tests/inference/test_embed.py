@@ -352,3 +352,10 @@ def test_precision_is_that_asked_for_and_single_on_a_cpu(trained_model, tokenize
     assert load_model_and_tokenizer(tmp_path, device="cpu", dtype="bfloat16")[0].dtype == torch.bfloat16
     with pytest.raises(ValueError, match="there is no precision 'half-ish'"):
         load_model_and_tokenizer(tmp_path, device="cpu", dtype="half-ish")
+
+
+def test_many_cells_without_usable_peaks_are_a_warning(adata, trained_model, tokenizer):
+    adata.X = adata.X.multiply(np.arange(40)[:, None] >= 10).tocsr()
+    with pytest.warns(UserWarning, match=r"10 of 40 cells have no open peak .* look like a cluster"):
+        embed_cells(adata, trained_model, tokenizer)
+    assert adata.uns["epifoundation"]["coverage"]["num_empty_cells"] == 10
