@@ -93,7 +93,7 @@ class EpiFoundationAttention(nn.Module):
         qkv = self.qkv_proj(hidden_states).unflatten(-1, (3, self.num_heads, self.head_size))
         query, key, value = qkv.unbind(dim=1)
         if query_positions is not None:
-            query = query[query_positions]
+            query = query.index_select(0, query_positions)
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
         context, weights = attend(query, key, value, packing, self._implementation(query), dropout)
         return self.o_proj(context.flatten(1)), weights
@@ -123,7 +123,7 @@ class EpiFoundationLayer(GradientCheckpointingLayer):
     ) -> tuple[Tensor, Tensor | None]:
         """(tokens, hidden) -> the same, or only the rows at `query_positions`; and the attention weights."""
         context, weights = self.attention(hidden_states, packing, query_positions)
-        residual = hidden_states if query_positions is None else hidden_states[query_positions]
+        residual = hidden_states if query_positions is None else hidden_states.index_select(0, query_positions)
         hidden_states = self.attention_norm(residual + self.dropout(context))
         expanded = self.dropout(self.activation(self.up_proj(hidden_states)))
         return self.feed_forward_norm(hidden_states + self.dropout(self.down_proj(expanded))), weights
@@ -325,7 +325,7 @@ class EpiFoundationModel(EpiFoundationPreTrainedModel):
     def _pool(self, hidden_states: Tensor, packing: Packing) -> Tensor:
         if self.config.pooling == "mean":
             return packing.mean(hidden_states)
-        return hidden_states[packing.first_tokens]
+        return hidden_states.index_select(0, packing.first_tokens)
 
     def _checked_attentions(self, attentions: list[Tensor | None]) -> tuple[Tensor, ...]:
         weights = tuple(w for w in attentions if w is not None)
@@ -441,7 +441,8 @@ class EpiFoundationGeneModel(EpiFoundationPreTrainedModel):
         if gene_chromosome_ids is not None:
             gene_chromosome_ids = gene_chromosome_ids[is_gene]
         genes = decoder.read_genes(self._embed_genes(gene_ids[is_gene], gene_chromosome_ids))
-        logits = decoder(cells[cell_of_gene], genes)
+        # Not cells[cell_of_gene]: on several threads the gradient of that is summed in an order that varies.
+        logits = decoder(cells.index_select(0, cell_of_gene), genes)
         return logits.new_zeros(*gene_ids.shape, logits.shape[-1]).index_put((cell_of_gene, place), logits)
 
     def _labels_of_genes(self, labels: Tensor, gene_ids: Tensor | None) -> Tensor:
@@ -511,8 +512,9 @@ class EpiFoundationForPeakToGeneAlignment(EpiFoundationGeneModel):
         out = self.epifoundation(input_ids, chromosome_ids, attention_mask, **_cells_only(kwargs))
         logits = self._decode(self.alignment_decoder, out.pooler_output, gene_ids, gene_chromosome_ids, batch_ids)
         if self.gene_bias is not None:
-            bias = self.gene_bias[FIRST_GENE_ID:] if gene_ids is None else self.gene_bias[gene_ids]
-            logits = logits + F.pad(bias[..., None], (1, 0))  # to the logit of "expressed" alone
+            column = self.gene_bias[:, None]
+            bias = column[FIRST_GENE_ID:] if gene_ids is None else F.embedding(gene_ids, column)
+            logits = logits + F.pad(bias, (1, 0))  # to the logit of "expressed" alone
         loss = None
         if labels is not None:
             labels = self._labels_of_genes(labels, gene_ids)
