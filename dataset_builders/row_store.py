@@ -1,0 +1,134 @@
+"""Rows of a sparse matrix in plain temporary files, for reading in any order with little memory.
+
+A compressed file gives its rows quickly in their own order only: each row read alone unpacks a whole chunk, and a
+matrix stored by columns has no rows at all. Such a matrix is copied here once, uncompressed, in one pass.
+"""
+
+import os
+import shutil
+import tempfile
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from .matrix_files import ENTRIES_PER_BLOCK, MatrixFile
+
+
+class ScratchFolder:
+    """A folder for copies, removed when the process that made it holds this object no more.
+
+    Copies of the object, also those in other processes, stand for the same folder and do not remove it.
+
+    Attributes:
+        path: the folder.
+    """
+
+    def __init__(self, parent: str) -> None:
+        """Make a folder in `parent`."""
+        self.path = tempfile.mkdtemp(prefix="epifoundation-", dir=parent)
+        weakref.finalize(self, _remove_own, self.path, os.getpid())
+
+    def __deepcopy__(self, memo: object) -> "ScratchFolder":
+        return self  # or the folder would end with the original
+
+
+def _remove_own(folder: str, process: int) -> None:
+    if os.getpid() == process:  # a forked worker has a copy, and the end of that is not the end of the folder
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(frozen=True, eq=False)
+class RowStore:
+    """A copy of rows of a matrix; it can be handed to other processes, as it holds no open file.
+
+    Attributes:
+        folder: where the files lie; whoever made the folder removes it.
+        indptr: (rows + 1,) int64, entries before each row; rows that were not asked for have none.
+        num_columns: number of columns.
+        dtype: type of the values.
+        reads_any_order: True.
+    """
+
+    folder: Path
+    indptr: np.ndarray
+    num_columns: int
+    dtype: np.dtype
+    reads_any_order: bool = True
+
+    @classmethod
+    def copy_of(
+        cls, file: MatrixFile, kept: np.ndarray, folder: Path, max_entries: int = ENTRIES_PER_BLOCK
+    ) -> "RowStore":
+        """Copy the rows at the positions `kept` into an empty folder; about 8 bytes per entry.
+
+        Raises:
+            ValueError: if the file is damaged.
+        """
+        is_kept = np.zeros(file.num_cells, dtype=bool)
+        is_kept[kept] = True
+        copy = _copy_columns if file.is_stored_by_columns else _copy_rows
+        indptr = copy(file, is_kept, folder, max_entries)
+        return cls(folder, indptr, len(file.column_names), file.dtype)
+
+    def rows(self, positions: np.ndarray) -> csr_matrix:
+        """The rows at `positions`, in any order; the columns of a row may come in any order too."""
+        lengths = np.diff(self.indptr)[positions]
+        indptr = np.concatenate([[0], np.cumsum(lengths)])
+        bounds = list(zip(self.indptr[positions].tolist(), self.indptr[positions + 1].tolist(), strict=True))
+        columns, values = (
+            np.concatenate([array[start:stop] for start, stop in bounds])
+            for array in (self._array("columns", np.int32), self._array("values", self.dtype))
+        )
+        return csr_matrix((values, columns, indptr), shape=(len(positions), self.num_columns))
+
+    def _array(self, name: str, dtype: Any) -> np.ndarray:
+        if not self.indptr[-1]:
+            return np.empty(0, dtype)  # an empty file cannot be mapped
+        return np.memmap(self.folder / name, dtype, mode="r", shape=(int(self.indptr[-1]),))
+
+
+def _copy_rows(file: MatrixFile, is_kept: np.ndarray, folder: Path, max_entries: int) -> np.ndarray:
+    lengths = np.zeros(file.num_cells, dtype=np.int64)
+    start = 0
+    with (folder / "columns").open("wb") as columns, (folder / "values").open("wb") as values:
+        for block in file.blocks(max_entries):
+            stop = start + block.shape[0]
+            block = block[is_kept[start:stop]]
+            lengths[start:stop][is_kept[start:stop]] = np.diff(block.indptr)
+            block.indices.astype(np.int32).tofile(columns)
+            block.data.astype(file.dtype).tofile(values)
+            start = stop
+    return np.concatenate([[0], np.cumsum(lengths)])
+
+
+def _copy_columns(file: MatrixFile, is_kept: np.ndarray, folder: Path, max_entries: int) -> np.ndarray:
+    """Two passes: one counts the entries of each row, one puts every entry into its place."""
+    lengths = np.zeros(file.num_cells, dtype=np.int64)
+    for rows, _, _ in file.column_entries(max_entries):
+        lengths += np.bincount(rows, minlength=file.num_cells)
+    indptr = np.concatenate([[0], np.cumsum(lengths * is_kept)])
+    free = indptr[:-1].copy()  # where the next entry of each row goes
+    for rows, columns, values in file.column_entries(max_entries):
+        order = np.argsort(rows, kind="stable")
+        order = order[is_kept[rows[order]]]
+        rows = rows[order]
+        num_entries = np.bincount(rows, minlength=file.num_cells)
+        rank_in_row = np.arange(len(rows)) - (np.cumsum(num_entries) - num_entries)[rows]
+        places = free[rows] + rank_in_row
+        for name, array in (("columns", columns), ("values", values)):
+            _put(folder / name, int(indptr[-1]), places, array[order])
+        free += num_entries
+    return indptr
+
+
+def _put(path: Path, length: int, places: np.ndarray, values: np.ndarray) -> None:
+    if not len(places):
+        return
+    # Mapped anew each time: what is written then leaves the memory of this process at once.
+    path.touch()
+    os.truncate(path, length * values.itemsize)
+    np.memmap(path, values.dtype, mode="r+", shape=(length,))[places] = values
