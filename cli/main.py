@@ -8,7 +8,10 @@ import typer
 from .convert import convert
 from .coverage import coverage
 from .embed import embed
+from .finetune import finetune
+from .pretrain import pretrain
 from .reporting import interrupt_on_termination
+from .training import PASS_ON
 
 app = typer.Typer(
     name="epifoundation",
@@ -20,6 +23,8 @@ app = typer.Typer(
 )
 for command in (embed, coverage, convert):
     app.command()(command)
+app.command(context_settings=PASS_ON)(pretrain)
+app.add_typer(finetune)
 
 
 def _show_version(is_wanted: bool) -> None:

@@ -1,5 +1,7 @@
 """A few cells with peaks and genes, tokenised."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -10,6 +12,8 @@ from datasets import Dataset
 from epifoundation import EpiFoundationConfig, EpiFoundationForPeakToGeneAlignment, PeakTokenizer
 from epifoundation.dataset_builders.paired_cells import paired_cells
 from epifoundation.tokenization import GeneVocabulary, PeakVocabulary
+from epifoundation.training.options import PretrainOptions, read_options
+from epifoundation.training.runs import pretrain
 
 NUM_CELLS, NUM_PEAKS, NUM_GENES = 30, 80, 25
 
@@ -61,3 +65,47 @@ def model(tokenizer: PeakTokenizer) -> EpiFoundationForPeakToGeneAlignment:
     )
     torch.manual_seed(0)
     return EpiFoundationForPeakToGeneAlignment(config)
+
+
+SMALL_MODEL = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+}
+# Peaks are drawn, and dropout is on: a lost state of random numbers would show.
+SMALL_RUN = {
+    "max_peaks": 12,
+    "use_cpu": "true",
+    "disable_tqdm": "true",
+    "per_device_train_batch_size": 4,
+    "num_train_epochs": 3,
+    "learning_rate": 3e-3,
+    "logging_steps": 3,
+    "dataloader_pin_memory": "false",
+    "validation_share": 0.2,
+}
+
+
+def words(**options: object) -> list[str]:
+    """Options as they stand on a command line."""
+    return [word for name, value in options.items() for word in (f"--{name}", str(value))]
+
+
+@pytest.fixture(scope="session")
+def data_folder(cells: Dataset, tokenizer: PeakTokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "cells"
+    cells.save_to_disk(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pretrained(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model, pre-trained for a moment."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    own = words(data=data_folder, output_dir=folder, max_genes=16, use_batch_embeddings="true", curves="false")
+    pretrain(*read_options(PretrainOptions, [*own, *words(**SMALL_MODEL, **SMALL_RUN), "--num_train_epochs", "1"]))
+    return folder

@@ -5,8 +5,16 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epifoundation import EpiFoundationForPeakToGeneAlignment, PeakTokenizer
-from epifoundation.training.collators import AlignmentCollator, draw_genes, draw_peaks
+from epifoundation import EpiFoundationForCellClassification, EpiFoundationForPeakToGeneAlignment, PeakTokenizer
+from epifoundation.training.collators import (
+    DRAW_SEED,
+    AlignmentCollator,
+    ClassificationCollator,
+    ExpressionCollator,
+    draw_genes,
+    draw_peaks,
+)
+from epifoundation.training.expression import expression_levels
 
 from .conftest import NUM_GENES
 
@@ -107,5 +115,81 @@ def test_batches_are_passed_on_only_when_asked_for(cells: Dataset, tokenizer: Pe
 
 
 def test_a_tokenizer_without_genes_is_refused(tokenizer: PeakTokenizer) -> None:
-    with pytest.raises(ValueError, match="alignment needs genes"):
+    with pytest.raises(ValueError, match="holds no genes"):
         AlignmentCollator(PeakTokenizer(tokenizer.vocabulary))
+
+
+def test_what_is_drawn_follows_the_seed_of_the_row(cells: Dataset, tokenizer: PeakTokenizer) -> None:
+    collator = AlignmentCollator(tokenizer, max_peaks=5, max_genes=6)
+    rows = [{**cells[i], DRAW_SEED: [0, 1, i]} for i in range(6)]
+    together = collator(rows)
+    torch.manual_seed(9)
+    state = torch.random.get_rng_state()
+    alone = collator([rows[4]])
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(together["input_ids"][4], alone["input_ids"][0])
+    assert torch.equal(together["gene_ids"][4], alone["gene_ids"][0])
+    next_epoch = collator([{**rows[4], DRAW_SEED: [0, 2, 4]}])
+    assert not torch.equal(next_epoch["gene_ids"], alone["gene_ids"])
+
+
+@pytest.mark.parametrize("kind", [AlignmentCollator, ExpressionCollator, ClassificationCollator])
+def test_packing_changes_no_number(
+    kind: type, cells: Dataset, tokenizer: PeakTokenizer, model: EpiFoundationForPeakToGeneAlignment
+) -> None:
+    rows = [{**cells[i], DRAW_SEED: [0, 0, i]} for i in range(5)]
+    padded, packed = (kind(tokenizer, packing=packing, max_peaks=20)(rows) for packing in (False, True))
+    assert packed["input_ids"].shape == packed["chromosome_ids"].shape == (1, int(padded["attention_mask"].sum()))
+    targets = padded.keys() - {"input_ids", "chromosome_ids", "attention_mask"}
+    assert targets == packed.keys() - {"input_ids", "chromosome_ids", "cu_seq_lens_q"}
+    for name in targets:
+        assert torch.equal(padded[name], packed[name])
+    encoder = model.epifoundation.eval()
+    cell_names = ("input_ids", "chromosome_ids", "attention_mask", "cu_seq_lens_q")
+    embeddings = [
+        encoder(**{name: batch[name] for name in cell_names if name in batch}).pooler_output
+        for batch in (padded, packed)
+    ]
+    torch.testing.assert_close(*embeddings)
+
+
+def test_evaluation_reads_the_peaks_of_inference(cells: Dataset, tokenizer: PeakTokenizer) -> None:
+    limited = PeakTokenizer(tokenizer.vocabulary, tokenizer.genes, max_peaks=7)
+    names = [limited.convert_ids_to_tokens(cells[i]["input_ids"][1:]) for i in range(4)]
+    expected = limited(names, return_tensors="pt")["input_ids"]
+    rows = [cells[i] for i in range(4)]
+    for collator in (AlignmentCollator(limited, gene_ids=[4]), ClassificationCollator(limited, deterministic=True)):
+        assert torch.equal(collator(rows)["input_ids"], expected)
+
+
+def test_cell_types_become_labels_and_unknown_ones_are_ignored(
+    cells: Dataset, tokenizer: PeakTokenizer, model: EpiFoundationForPeakToGeneAlignment
+) -> None:
+    rows = [{**cells[i], "cell_type": label} for i, label in enumerate([2, -1, 0])]
+    batch = ClassificationCollator(tokenizer)(rows)
+    assert batch["labels"].tolist() == [2, -100, 0]
+    model.config.num_labels = 3
+    assert torch.isfinite(EpiFoundationForCellClassification(model.config)(**batch).loss)
+
+
+def test_expression_asks_for_the_levels_of_the_cell(cells: Dataset, tokenizer: PeakTokenizer) -> None:
+    rows = [cells[i] for i in range(6)]
+    for collator in (
+        ExpressionCollator(tokenizer, max_genes=12, num_bins=4),
+        ExpressionCollator(tokenizer, max_genes=12, num_bins=4, balanced=False),
+        ExpressionCollator(tokenizer, num_bins=4, gene_ids=range(4, 4 + NUM_GENES)),
+    ):
+        batch = collator(rows)
+        assert batch["labels"].dtype == torch.float32
+        gene_ids = batch["gene_ids"].expand(len(rows), -1) if batch["gene_ids"].ndim == 1 else batch["gene_ids"]
+        for row, ids, levels in zip(rows, gene_ids.tolist(), batch["labels"].tolist(), strict=True):
+            level_of = dict(zip(row["gene_ids"], expression_levels(row["gene_counts"], 4).tolist(), strict=True))
+            assert levels == [-100 if i == 0 else level_of.get(i, 0) for i in ids]
+
+
+def test_genes_may_be_drawn_with_equal_chances(cells: Dataset, tokenizer: PeakTokenizer) -> None:
+    few = ExpressionCollator(tokenizer, max_genes=10, balanced=False)([cells[0]])["gene_ids"]
+    assert few.shape == (1, 10)
+    assert len(set(few[0].tolist())) == 10
+    every = ExpressionCollator(tokenizer, max_genes=100, balanced=False)([cells[0]])["gene_ids"]
+    assert every.tolist() == [list(range(4, 4 + NUM_GENES))]

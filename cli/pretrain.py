@@ -1,0 +1,21 @@
+"""``epifoundation pretrain``: from tokenised cells to a model aligned to genes."""
+
+from .reporting import one_line_errors
+from .training import ListOptions, Words, start
+
+
+@one_line_errors
+def pretrain(words: Words = None, options: ListOptions = False) -> None:
+    """Pre-train a model: which genes does a cell express, given its open peaks?
+
+    Takes a folder of tokenised cells with their tokenizer, and leaves a checkpoint, run.json and curves.png in
+    --output_dir. Ended at any time, the same command goes on from the last complete checkpoint.
+
+    Example: epifoundation pretrain examples/settings/pretrain_small.yaml --data cells --output_dir pretrained
+
+    On several processes: torchrun --nproc_per_node 2 -m epifoundation_cli pretrain ...
+    """
+    from epifoundation.training.options import PretrainOptions
+    from epifoundation.training.runs import pretrain as run
+
+    start(PretrainOptions, run, words, options)

@@ -1,0 +1,56 @@
+"""A run in a process of its own: ``runner.py OBJECTIVE WHEN WORDS...``; it may kill itself on the way.
+
+WHEN is "never", "step:N" (after the N-th step of the optimiser) or "save:N" (while checkpoint N is written: all files
+are there but the last). Processes of torchrun leave what they have seen and computed in ``$SEEN``.
+"""
+
+import os
+import signal
+import sys
+
+from transformers import TrainerCallback
+
+from epifoundation.training import trainer as trainer_module
+from epifoundation.training.options import ClassificationOptions, ExpressionOptions, PretrainOptions, read_options
+from epifoundation.training.runs import finetune_classification, finetune_expression, pretrain
+
+OBJECTIVES = {
+    "alignment": (PretrainOptions, pretrain),
+    "classification": (ClassificationOptions, finetune_classification),
+    "expression": (ExpressionOptions, finetune_expression),
+}
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class KillAfterStep(TrainerCallback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            kill()
+
+
+def kill_when(when: str) -> None:
+    moment, _, step = when.partition(":")
+    if moment == "step":
+        init = trainer_module.EpiFoundationTrainer.__init__
+
+        def init_and_kill(self, *args, **kwargs):
+            init(self, *args, **kwargs)
+            self.add_callback(KillAfterStep(int(step)))
+
+        trainer_module.EpiFoundationTrainer.__init__ = init_and_kill
+    elif moment == "save":
+        seal = trainer_module.seal
+        trainer_module.seal = lambda folder: kill() if folder.name == f"checkpoint-{step}" else seal(folder)
+
+
+if __name__ == "__main__":
+    objective, when, *words = sys.argv[1:]
+    kind, run = OBJECTIVES[objective]
+    kill_when(when)
+    run(*read_options(kind, words))
