@@ -111,12 +111,15 @@ class PairedCells(ArrowBasedBuilder):
     ``as_streaming_dataset("train")`` gives the same rows without writing them. The one split is called "train", as is
     usual where a data set has no splits yet: see `split_cells`.
 
-    What is prepared is kept in the cache of `datasets`, under a digest of the files' content (see `MatrixFile.digest`),
-    the labels, the vocabularies and the options: other data never gives old rows, and the same data in another place
-    is found again. An interrupted preparation leaves nothing that would be taken for a data set.
+    What is prepared is kept in the cache of `datasets`, under a digest of the files' content, the labels, the
+    vocabularies and the options: changed data is prepared anew, and the same data in another place is found again. Of
+    matrices above 4 million entries the digest takes samples; `MatrixFile.digest` says what it could miss, and
+    ``download_and_prepare(download_mode="force_redownload")`` then prepares anew. An interrupted preparation leaves
+    nothing that would be taken for a data set.
 
-    Memory stays far below 1 GiB. A file whose cells come in another order than those of the ATAC file, or whose matrix
-    is stored by columns (CSC), is first copied to disk, uncompressed: 8 bytes per stored value, removed afterwards.
+    Memory stays below 1 GiB per process, some 250 MB of it for the blocks. An RNA file whose cells come in another
+    order than those of the ATAC file, and a matrix stored by columns (CSC), is first copied to disk, uncompressed:
+    about 8 bytes per stored value, removed afterwards.
 
     Attributes:
         report: what of the data is used, and how much finds no place.

@@ -10,7 +10,6 @@ import tempfile
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -78,17 +77,27 @@ class RowStore:
         """The rows at `positions`, in any order; the columns of a row may come in any order too."""
         lengths = np.diff(self.indptr)[positions]
         indptr = np.concatenate([[0], np.cumsum(lengths)])
-        bounds = list(zip(self.indptr[positions].tolist(), self.indptr[positions + 1].tolist(), strict=True))
-        columns, values = (
-            np.concatenate([array[start:stop] for start, stop in bounds])
-            for array in (self._array("columns", np.int32), self._array("values", self.dtype))
-        )
+        starts = self.indptr[positions]
+        columns = _gathered(self.folder / "columns", np.dtype(np.int32), starts, lengths)
+        values = _gathered(self.folder / "values", self.dtype, starts, lengths)
         return csr_matrix((values, columns, indptr), shape=(len(positions), self.num_columns))
 
-    def _array(self, name: str, dtype: Any) -> np.ndarray:
-        if not self.indptr[-1]:
-            return np.empty(0, dtype)  # an empty file cannot be mapped
-        return np.memmap(self.folder / name, dtype, mode="r", shape=(int(self.indptr[-1]),))
+
+def _gathered(path: Path, dtype: np.dtype, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Runs of a file of numbers, one after the other.
+
+    They are read, not mapped: the pages of a mapped file would count as memory of this process.
+    """
+    gathered = np.empty(int(lengths.sum()), dtype)
+    place = gathered.view(np.uint8).data
+    size, end = dtype.itemsize, 0
+    with path.open("rb", buffering=0) as file:
+        for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+            begin, end = end, end + length * size
+            file.seek(start * size)
+            if file.readinto(place[begin:end]) != end - begin:
+                raise ValueError(f"{path} was changed by another program: start again")
+    return gathered
 
 
 def _copy_rows(file: MatrixFile, is_kept: np.ndarray, folder: Path, max_entries: int) -> np.ndarray:
@@ -112,23 +121,24 @@ def _copy_columns(file: MatrixFile, is_kept: np.ndarray, folder: Path, max_entri
         lengths += np.bincount(rows, minlength=file.num_cells)
     indptr = np.concatenate([[0], np.cumsum(lengths * is_kept)])
     free = indptr[:-1].copy()  # where the next entry of each row goes
+    for name in ("columns", "values"):
+        (folder / name).touch()
     for rows, columns, values in file.column_entries(max_entries):
         order = np.argsort(rows, kind="stable")
         order = order[is_kept[rows[order]]]
-        rows = rows[order]
-        num_entries = np.bincount(rows, minlength=file.num_cells)
-        rank_in_row = np.arange(len(rows)) - (np.cumsum(num_entries) - num_entries)[rows]
-        places = free[rows] + rank_in_row
+        present, num_entries = np.unique(rows[order], return_counts=True)
         for name, array in (("columns", columns), ("values", values)):
-            _put(folder / name, int(indptr[-1]), places, array[order])
-        free += num_entries
+            _scatter(folder / name, array[order], free[present], num_entries)
+        free[present] += num_entries
     return indptr
 
 
-def _put(path: Path, length: int, places: np.ndarray, values: np.ndarray) -> None:
-    if not len(places):
-        return
-    # Mapped anew each time: what is written then leaves the memory of this process at once.
-    path.touch()
-    os.truncate(path, length * values.itemsize)
-    np.memmap(path, values.dtype, mode="r+", shape=(length,))[places] = values
+def _scatter(path: Path, values: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> None:
+    """Write `values` as runs, one for each start."""
+    place = values.view(np.uint8).data
+    size, end = values.dtype.itemsize, 0
+    with path.open("r+b", buffering=0) as file:
+        for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+            begin, end = end, end + length * size
+            file.seek(start * size)
+            file.write(place[begin:end])
