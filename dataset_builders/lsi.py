@@ -40,7 +40,8 @@ class LatentSemanticIndex:
         # ARPACK is exact; the randomised default differs in the third digit where the spectrum is flat, as here.
         svd = TruncatedSVD(num_dimensions, algorithm="arpack", random_state=seed)
         svd.fit(_tf_idf(matrix, idf))
-        return cls(idf, svd.components_)
+        # With more cells than peaks the solver hands out a reversed view, which torch cannot take.
+        return cls(idf, np.ascontiguousarray(svd.components_))
 
     def transform(self, matrix: sp.csr_matrix) -> np.ndarray:
         """(cells, peaks) -> (cells, dimensions)."""

@@ -26,6 +26,11 @@ def test_dimensions_are_those_of_a_full_decomposition() -> None:
     np.testing.assert_allclose(index.transform(matrix) * signs, (left * singular)[:, :5], atol=1e-5)
 
 
+@pytest.mark.parametrize(("num_cells", "num_peaks"), [(40, 60), (60, 40)])
+def test_torch_takes_the_components(num_cells: int, num_peaks: int) -> None:
+    assert LatentSemanticIndex.fit(random_peaks(num_cells, num_peaks), 5).components.flags["C_CONTIGUOUS"]
+
+
 def test_only_zero_or_not_zero_counts() -> None:
     matrix = random_peaks()
     np.testing.assert_allclose(
