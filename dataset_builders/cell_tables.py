@@ -11,8 +11,8 @@ from scipy.sparse import csr_matrix
 from epifoundation.tokenization import Coverage, PeakTokenizer
 from epifoundation.tokenization.vocabulary_epifoundation import LOW_COVERAGE, NUM_SPECIAL_TOKENS
 
-from .matrix_files import ENTRIES_PER_BLOCK
 from .pairing import Pairing
+from .row_blocks import ENTRIES_PER_BLOCK
 
 MIN_BLOCKS = 16  # where there are as many cells: blocks are what processes and workers share among them
 NO_LIMIT = int(np.iinfo(np.int64).max)

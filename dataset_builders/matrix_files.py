@@ -1,4 +1,4 @@
-"""Tables of cells by peaks or by genes, in a file (.h5ad, .h5mu) or in memory, read in blocks of rows.
+"""Tables of cells by peaks or by genes, in a file (.h5ad, .h5mu, .h5 of 10x) or in memory, read in blocks of rows.
 
 A block holds a bounded number of stored entries, so the memory needed does not grow with the file. The rows of a
 sparse file are read through slices of its three arrays; AnnData's backed mode, row by row, is far slower.
@@ -20,7 +20,9 @@ from scipy.sparse import csr_matrix, issparse
 
 from epifoundation.tokenization.tokenization_epifoundation import PEAK_MODALITIES
 
-ENTRIES_PER_BLOCK = 4_000_000  # stored entries: some 50 MB as CSR, a few times that while it is tokenised
+from .row_blocks import ENTRIES_PER_BLOCK, row_blocks
+from .tenx_files import is_tenx, tenx_table
+
 ROWS_PER_BLOCK = 1024  # where the number of entries of a row is not known beforehand
 ENTRIES_PER_DIGEST = 4_000_000  # of each array of X; half a second from a compressed file
 RUNS_PER_DIGEST = 256
@@ -178,11 +180,14 @@ class GeneTable(MatrixTable):
 
 
 class MatrixFile:
-    """An .h5ad or .h5mu file opened for reading; a `MatrixSource` and a context manager.
+    """An .h5ad, .h5mu or 10x .h5 file opened for reading; a `MatrixSource` and a context manager.
+
+    Of a 10x file the features of one type are the columns; entries of others are read and left out.
 
     Attributes:
         path: the file.
         table_path: place of the table within the file: "/", or such as "/mod/atac" in a MuData.
+        is_tenx: whether it is a feature-barcode matrix of Cell Ranger and not an AnnData or MuData.
         num_cells: number of rows.
         column_names: name of each column.
         reads_any_order: False.
@@ -195,6 +200,10 @@ class MatrixFile:
         """Take an open file; most callers want `open`."""
         self._file = file
         self.path = path
+        self.is_tenx = is_tenx(file)
+        if self.is_tenx:
+            self._open_tenx(modality)
+            return
         with _damage_explained(path):
             self._table = _table(file, path, modality, self.measured)
             self.table_path: str = self._table.name
@@ -203,15 +212,28 @@ class MatrixFile:
             _refuse_empty(str(path), *shape, self.measured)
             self.num_cells = shape[0]
             self.column_names = _index(self._table["var"])
+        self._num_stored_columns = shape[1]
         if len(self.column_names) != shape[1]:
             raise ValueError(f"{path} is damaged: X has {shape[1]:,} columns, var {len(self.column_names):,} names")
+
+    def _open_tenx(self, modality: str | None) -> None:
+        if modality is not None:
+            raise ValueError(
+                f"{self.path} is a file of Cell Ranger, without modalities: leave modality={modality!r} out"
+            )
+        with _damage_explained(self.path):
+            self._tenx = tenx_table(self._file, self.path, self.measured.things)
+        self._matrix, self.table_path = self._tenx.matrix, self._tenx.matrix.name
+        self.num_cells, self.column_names = self._tenx.num_cells, self._tenx.column_names
+        self._num_stored_columns = self._tenx.num_features
+        _refuse_empty(str(self.path), self.num_cells, len(self.column_names), self.measured)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], modality: str | None = None) -> Self:
         """Open a file without reading its matrix.
 
         Args:
-            path: an .h5ad or .h5mu file.
+            path: an .h5ad or .h5mu file, or an .h5 of Cell Ranger (``filtered_feature_bc_matrix.h5``).
             modality: which part of an .h5mu; by default the one with a known name, or the only one.
 
         Raises:
@@ -230,14 +252,16 @@ class MatrixFile:
     def cell_names(self) -> list[str]:
         """Name of each row, such as its barcode; read when first asked for."""
         with _damage_explained(self.path):
-            names = _index(self._table["obs"])
+            names = self._tenx.cell_names() if self.is_tenx else _index(self._table["obs"])
         if len(names) != self.num_cells:
             raise ValueError(f"{self.path} is damaged: X has {self.num_cells:,} rows, obs {len(names):,} names")
         return names
 
     @property
     def annotations(self) -> list[Annotations]:
-        """Its ``obs``, and in a MuData that of all modalities together."""
+        """Its ``obs``, and in a MuData that of all modalities together; none in a 10x file."""
+        if self.is_tenx:
+            return []
         own = _annotations(self._table["obs"], self.path, lambda: self.cell_names)
         if self.table_path == "/" or "obs" not in self._file:
             return [own]
@@ -246,7 +270,7 @@ class MatrixFile:
     @property
     def layers(self) -> list[str]:
         """Names of the other matrices of the table, which are never read."""
-        return list(self._table.get("layers") or [])
+        return [] if self.is_tenx else list(self._table.get("layers") or [])
 
     @property
     def is_stored_by_columns(self) -> bool:
@@ -289,7 +313,7 @@ class MatrixFile:
         if isinstance(self._matrix, h5py.Dataset):
             bounds = _bounds(self._matrix, self.num_cells, len(self.column_names), max_entries)
         else:
-            bounds = _row_blocks(self.indptr, max_entries)
+            bounds = row_blocks(self.indptr, max_entries)
         for start, stop in bounds:
             yield self._slice(start, stop)
 
@@ -365,9 +389,10 @@ class MatrixFile:
                 return csr_matrix(self._matrix[start:stop])
         if self.is_stored_by_columns:
             return self._by_rows[start:stop]
-        indptr, num_columns = self.indptr[start : stop + 1], len(self.column_names)
+        indptr, num_columns = self.indptr[start : stop + 1], self._num_stored_columns
         columns, values = self._entries(int(indptr[0]), int(indptr[-1]), num_columns, "columns")
-        return csr_matrix((values, columns, indptr - indptr[0]), shape=(stop - start, num_columns))
+        block = csr_matrix((values, columns, indptr - indptr[0]), shape=(stop - start, num_columns))
+        return block[:, self._tenx.columns] if self.is_tenx else block
 
     def _entries(self, start: int, stop: int, bound: int, axis: str) -> tuple[np.ndarray, np.ndarray]:
         """The stored indices, all below `bound`, and values of some entries."""
@@ -481,11 +506,6 @@ def _table(file: h5py.File, path: Path, modality: str | None, measured: Measured
     if isinstance(table.get("obs"), h5py.Dataset):
         raise ValueError(f"{path} was written by AnnData before 0.7: open and save it with a newer anndata")
     if "obs" not in table or "var" not in table:
-        if "matrix" in file and "barcodes" in file["matrix"]:
-            raise ValueError(
-                f"{path} is not an AnnData file: it looks like a file of Cell Ranger; "
-                "read it with scanpy.read_10x_h5(path, gex_only=False) and save it with write_h5ad"
-            )
         found = ", ".join(list(file)[:5]) or "nothing"
         raise ValueError(f"{path} is not an AnnData file: expected obs, var and X in it, found {found}")
     return table
@@ -543,26 +563,10 @@ def _index(frame: h5py.Group) -> list[str]:
 def _bounds(matrix: Any, num_rows: int, num_columns: int, max_entries: int) -> Iterator[tuple[int, int]]:
     """Blocks of rows of any matrix: by its entries where they can be told, else of a fixed number of rows."""
     if issparse(matrix):
-        return _row_blocks(matrix.indptr.astype(np.int64), max_entries)
+        return row_blocks(matrix.indptr.astype(np.int64), max_entries)
     rows = ROWS_PER_BLOCK
     if isinstance(matrix, np.ndarray | h5py.Dataset):
         rows = max(1, max_entries // num_columns)
         chunk_rows = (getattr(matrix, "chunks", None) or (1,))[0]
         rows -= rows % chunk_rows if rows > chunk_rows else 0  # no chunk is unpacked twice
     return ((start, min(start + rows, num_rows)) for start in range(0, num_rows, rows))
-
-
-def _row_blocks(indptr: np.ndarray, max_entries: int) -> Iterator[tuple[int, int]]:
-    """Bounds (start, stop) of blocks of rows with at most `max_entries` entries, or of a single row.
-
-    Args:
-        indptr: (rows + 1,) int64, entries before each row.
-        max_entries: bound per block.
-    """
-    running = indptr + np.arange(len(indptr))  # rows without entries take memory too
-    start = 0
-    while start < len(indptr) - 1:
-        stop = int(np.searchsorted(running, running[start] + max_entries, side="right")) - 1
-        stop = max(stop, start + 1)
-        yield start, stop
-        start = stop

@@ -22,8 +22,9 @@ from datasets.exceptions import DatasetGenerationError
 from epifoundation.tokenization import PeakTokenizer
 
 from .cell_tables import CellTables
-from .matrix_files import ENTRIES_PER_BLOCK, GENES, GeneFile, GeneTable, MatrixFile, MatrixTable, modalities_of
+from .matrix_files import GENES, GeneFile, GeneTable, MatrixFile, MatrixTable, modalities_of
 from .pairing import Pairing, PairingReport, is_rising, match_names, pair
+from .row_blocks import ENTRIES_PER_BLOCK
 from .row_store import RowStore, ScratchFolder
 
 logger = logging.getLogger(__name__)

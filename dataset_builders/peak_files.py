@@ -1,4 +1,4 @@
-"""Tables of cells by peaks, in a file (.h5ad, .h5mu) or in memory, read in blocks of rows."""
+"""Tables of cells by peaks, in a file (.h5ad, .h5mu, .h5 of 10x) or in memory, read in blocks of rows."""
 
 import os
 from collections.abc import Iterator
@@ -6,7 +6,8 @@ from typing import Protocol
 
 from scipy.sparse import csr_matrix
 
-from .matrix_files import ENTRIES_PER_BLOCK, MatrixFile, MatrixTable
+from .matrix_files import MatrixFile, MatrixTable
+from .row_blocks import ENTRIES_PER_BLOCK
 
 __all__ = ["ENTRIES_PER_BLOCK", "PeakFile", "PeakSource", "PeakTable", "open_peak_file"]
 
@@ -19,6 +20,11 @@ class PeakSource(Protocol):
     """
 
     num_cells: int
+
+    @property
+    def cell_names(self) -> list[str]:
+        """Name of each row."""
+        ...
 
     @property
     def peak_names(self) -> list[str]:
@@ -40,7 +46,7 @@ class PeakTable(MatrixTable):
 
 
 class PeakFile(MatrixFile):
-    """An .h5ad or .h5mu file opened for reading; a `PeakSource` and a context manager. See `open_peak_file`."""
+    """An .h5ad, .h5mu or 10x .h5 file opened by `open_peak_file`; a `PeakSource` and a context manager."""
 
     @property
     def peak_names(self) -> list[str]:
@@ -49,7 +55,7 @@ class PeakFile(MatrixFile):
 
 
 def open_peak_file(path: str | os.PathLike[str], modality: str | None = None) -> PeakFile:
-    """Open the peaks of an .h5ad or .h5mu file without reading its matrix.
+    """Open the peaks of an .h5ad, .h5mu or 10x .h5 file without reading its matrix.
 
     Args:
         path: the file.
@@ -57,6 +63,6 @@ def open_peak_file(path: str | os.PathLike[str], modality: str | None = None) ->
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not an AnnData or MuData file, is incomplete, or has no peaks, cells or X.
+        ValueError: if it is no such file, is incomplete, or has no peaks, cells or X.
     """
     return PeakFile.open(path, modality)

@@ -10,11 +10,15 @@ import tempfile
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from .matrix_files import ENTRIES_PER_BLOCK, MatrixFile
+from .row_blocks import ENTRIES_PER_BLOCK
+
+if TYPE_CHECKING:
+    from .matrix_files import MatrixFile
 
 
 class ScratchFolder:
@@ -60,7 +64,7 @@ class RowStore:
 
     @classmethod
     def copy_of(
-        cls, file: MatrixFile, kept: np.ndarray, folder: Path, max_entries: int = ENTRIES_PER_BLOCK
+        cls, file: "MatrixFile", kept: np.ndarray, folder: Path, max_entries: int = ENTRIES_PER_BLOCK
     ) -> "RowStore":
         """Copy the rows at the positions `kept` into an empty folder; about 8 bytes per entry.
 
@@ -100,7 +104,7 @@ def _gathered(path: Path, dtype: np.dtype, starts: np.ndarray, lengths: np.ndarr
     return gathered
 
 
-def _copy_rows(file: MatrixFile, is_kept: np.ndarray, folder: Path, max_entries: int) -> np.ndarray:
+def _copy_rows(file: "MatrixFile", is_kept: np.ndarray, folder: Path, max_entries: int) -> np.ndarray:
     lengths = np.zeros(file.num_cells, dtype=np.int64)
     start = 0
     with (folder / "columns").open("wb") as columns, (folder / "values").open("wb") as values:
@@ -114,7 +118,7 @@ def _copy_rows(file: MatrixFile, is_kept: np.ndarray, folder: Path, max_entries:
     return np.concatenate([[0], np.cumsum(lengths)])
 
 
-def _copy_columns(file: MatrixFile, is_kept: np.ndarray, folder: Path, max_entries: int) -> np.ndarray:
+def _copy_columns(file: "MatrixFile", is_kept: np.ndarray, folder: Path, max_entries: int) -> np.ndarray:
     """Two passes: one counts the entries of each row, one puts every entry into its place."""
     lengths = np.zeros(file.num_cells, dtype=np.int64)
     for rows, _, _ in file.column_entries(max_entries):
