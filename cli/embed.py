@@ -5,13 +5,24 @@ from typing import Annotated
 
 import typer
 
-from .options import InputFile, Modality, Model, Overwrite, Revision
+from .inputs import (
+    Barcodes,
+    Counting,
+    CountingRule,
+    GenomeCheck,
+    InputFiles,
+    MinFragments,
+    Prefix,
+    peak_file,
+    refuse_output,
+)
+from .options import Modality, Model, Overwrite, Revision
 from .reporting import one_line_errors, quiet_libraries
 
 
 @one_line_errors
 def embed(
-    path: InputFile,
+    inputs: InputFiles,
     model: Model,
     output: Annotated[
         Path,
@@ -39,34 +50,53 @@ def embed(
     ] = None,
     revision: Revision = None,
     modality: Modality = None,
+    barcodes: Barcodes = None,
+    prefix: Prefix = None,
+    min_fragments: MinFragments = None,
+    counting: Counting = CountingRule.fragment,
+    genome_check: GenomeCheck = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no report.")] = False,
 ) -> None:
     """Embed the cells of a file: one vector per cell.
 
-    The file is read in blocks, so it may be larger than the memory. The output appears complete or not at all, and
+    Files are read in blocks, so they may be larger than the memory. The output appears complete or not at all, and
     is checked before the work starts. Peaks are matched to those of the model by overlap; see 'coverage' for how
-    well they do.
+    well they do. Fragments are counted in the peaks of the model, and the output holds these counts too.
 
     Example: epifoundation embed atac.h5ad --model checkpoint --output new.h5ad
 
+    Example: epifoundation embed fragments.tsv.gz --barcodes barcodes.tsv --model checkpoint --output new.h5ad
+
     Then in Python: scanpy.pp.neighbors(adata, use_rep="X_epifoundation")
     """
-    from epifoundation.inference import embed_file
+    from epifoundation.inference import embed_file, load_tokenizer
 
     quiet_libraries()
-    coverage = embed_file(
-        path,
-        model,
-        output,
-        overwrite=overwrite,
-        key_added=key_added,
-        max_peaks=max_peaks,
-        max_tokens_per_batch=max_tokens_per_batch,
-        device=device,
-        dtype=dtype,
-        revision=revision,
+    refuse_output(inputs, output, overwrite)
+    with peak_file(
+        inputs,
+        lambda: load_tokenizer(model, revision).vocabulary,
         modality=modality,
+        barcodes=barcodes,
+        prefix=prefix,
+        min_fragments=min_fragments,
+        counting=counting,
+        genome_check=genome_check,
         show_progress=not quiet,
-    )
+    ) as path:
+        coverage = embed_file(
+            path,
+            model,
+            output,
+            overwrite=overwrite,
+            key_added=key_added,
+            max_peaks=max_peaks,
+            max_tokens_per_batch=max_tokens_per_batch,
+            device=device,
+            dtype=dtype,
+            revision=revision,
+            modality=modality,
+            show_progress=not quiet,
+        )
     if not quiet:
         typer.echo(f"{output}: {coverage.num_cells:,} cells embedded. {coverage.summary()}")

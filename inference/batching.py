@@ -1,8 +1,7 @@
-"""Batches of cells by their number of tokens, and cell embeddings from them."""
+"""Batches of cells by their number of tokens, and what a model computes of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +10,9 @@ from torch import Tensor, nn
 TOKENS_PER_BATCH = 32_768
 
 
-def token_budget_batches(lengths: Sequence[int] | np.ndarray, max_tokens: int) -> list[np.ndarray]:
+def token_budget_batches(
+    lengths: Sequence[int] | np.ndarray, max_tokens: int, max_cells: int | None = None
+) -> list[np.ndarray]:
     """Cut cells into batches of at most `max_tokens` tokens, longest cells first.
 
     A batch that does not fit the memory thus shows at once, and cells of one batch are about equally long.
@@ -20,15 +21,18 @@ def token_budget_batches(lengths: Sequence[int] | np.ndarray, max_tokens: int) -
     Args:
         lengths: (cells,) tokens of each cell, at least 1.
         max_tokens: bound on the sum of lengths in a batch.
+        max_cells: bound on the cells of a batch.
 
     Returns:
         Indices of the cells of each batch; each cell occurs once.
     """
     lengths = np.asarray(lengths, dtype=np.int64)
     order = np.argsort(-lengths, kind="stable")
+    max_cells = max_cells or len(order)
     batches, first, num_tokens = [], 0, 0
     for position, length in enumerate(lengths[order].tolist()):
-        if num_tokens + length > max_tokens and position > first:
+        is_full = num_tokens + length > max_tokens or position - first == max_cells
+        if is_full and position > first:
             batches.append(order[first:position])
             first, num_tokens = position, 0
         num_tokens += length
@@ -40,43 +44,52 @@ def pack(cells: Sequence[np.ndarray], device: torch.device) -> Tensor:
     return torch.from_numpy(np.concatenate(cells)).unsqueeze(0).to(device)
 
 
-def embed_tokens(
-    encoder: Any, input_ids: Sequence[np.ndarray], chromosome_ids: Sequence[np.ndarray], max_tokens: int
+def compute_batches(
+    forward: Callable[..., Tensor],
+    device: torch.device,
+    input_ids: Sequence[np.ndarray],
+    chromosome_ids: Sequence[np.ndarray],
+    max_tokens: int,
+    max_cells: int | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Embed tokenised cells batch by batch, with the encoder as it is (device, dtype and mode).
+    """Compute something of tokenised cells batch by batch.
 
     Args:
-        encoder: an `EpiFoundationModel`.
+        forward: takes a packed batch as a model does (input_ids, chromosome_ids, cu_seq_lens_q) and gives
+            (cells of the batch, numbers).
+        device: where it takes its input.
         input_ids: (tokens,) int32 of each cell.
         chromosome_ids: likewise.
         max_tokens: bound on the tokens of a batch.
+        max_cells: bound on its cells.
 
     Yields:
-        The indices of the cells of a batch, and their embeddings (cells of the batch, hidden) float32.
+        The indices of the cells of a batch, and their numbers (cells of the batch, numbers) float32.
 
     Raises:
         MemoryError: if a batch does not fit the memory of the device.
     """
-    for batch in token_budget_batches([len(ids) for ids in input_ids], max_tokens):
-        yield batch, _embed_batch(encoder, [input_ids[i] for i in batch], [chromosome_ids[i] for i in batch])
+    for batch in token_budget_batches([len(ids) for ids in input_ids], max_tokens, max_cells):
+        yield batch, _compute(forward, device, [input_ids[i] for i in batch], [chromosome_ids[i] for i in batch])
 
 
-def _embed_batch(encoder: Any, input_ids: list[np.ndarray], chromosome_ids: list[np.ndarray]) -> np.ndarray:
+def _compute(
+    forward: Callable[..., Tensor], device: torch.device, input_ids: list[np.ndarray], chromosome_ids: list[np.ndarray]
+) -> np.ndarray:
     bounds = np.cumsum([0, *map(len, input_ids)], dtype=np.int32)
     try:
-        out = encoder(
-            input_ids=pack(input_ids, encoder.device),
-            chromosome_ids=pack(chromosome_ids, encoder.device),
-            cu_seq_lens_q=torch.from_numpy(bounds).to(encoder.device),
-            cell_embeddings_only=True,
+        out = forward(
+            input_ids=pack(input_ids, device),
+            chromosome_ids=pack(chromosome_ids, device),
+            cu_seq_lens_q=torch.from_numpy(bounds).to(device),
         )
-        embeddings: np.ndarray = out.pooler_output.float().cpu().numpy()
+        numbers: np.ndarray = out.float().cpu().numpy()
     except torch.OutOfMemoryError as error:
         raise MemoryError(
-            f"a batch of {bounds[-1]:,} tokens does not fit the memory of {encoder.device}: lower "
+            f"a batch of {bounds[-1]:,} tokens does not fit the memory of {device}: lower "
             "max_tokens_per_batch (--max-tokens-per-batch), or max_peaks if it is a single cell"
         ) from error
-    return embeddings
+    return numbers
 
 
 @contextmanager

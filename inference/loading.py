@@ -19,6 +19,7 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError
 
 from epifoundation import EpiFoundationModel, EpiFoundationPreTrainedModel
+from epifoundation.configuration_epifoundation import FORMAT_VERSION
 from epifoundation.tokenization import PeakTokenizer
 
 MODEL_TYPE = "epifoundation"
@@ -215,9 +216,18 @@ def _refuse_incomplete(folder: Path, model: str | os.PathLike[str], needs_tokeni
 
 
 def _refuse_other_models(file: Path) -> None:
-    kind = _json(file).get("model_type")
-    if kind != MODEL_TYPE:
-        raise ValueError(f"{file.parent} holds a model of the type {kind!r}, expected {MODEL_TYPE!r}")
+    config = _json(file)
+    if config.get("model_type") != MODEL_TYPE:
+        raise ValueError(
+            f"{file.parent} holds a model of the type {config.get('model_type')!r}, expected {MODEL_TYPE!r}"
+        )
+    # Before anything else of it is read: a newer format may have fields of other types.
+    version = config.get("format_version", 1)
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise ValueError(
+            f"{file.parent} was written by a newer epifoundation (format_version {version}; this one reads up to "
+            f"{FORMAT_VERSION}): upgrade with 'pip install -U epifoundation'"
+        )
 
 
 def _json(file: Path) -> dict[str, Any]:

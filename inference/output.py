@@ -8,7 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # Files that `save_pretrained` and this package write into the folder of a checkpoint.
-CHECKPOINT_ENDINGS = (".json", ".safetensors", ".npz", ".tsv", "_epifoundation.py", "README.md", "LICENSE")
+CHECKPOINT_ENDINGS = (
+    *(".json", ".safetensors", ".npz", ".tsv", "_epifoundation.py", "README.md", "LICENSE"),
+    *("about.yaml", "curves.png", "checksums.sha256", ".gitattributes"),
+)
 
 
 @contextmanager
@@ -21,11 +24,7 @@ def new_file(output: str | os.PathLike[str], *, overwrite: bool = False) -> Iter
         FileExistsError: if there is a file at `output`, unless `overwrite`.
         OSError: if `output` is a folder, or its folder does not exist or cannot be written.
     """
-    target = _target(output)
-    if target.is_dir():
-        raise IsADirectoryError(f"{output} is a folder: expected the name of a file to write")
-    if target.exists() and not overwrite:
-        raise FileExistsError(f"{output} exists: choose another name, or replace it with overwrite (--overwrite)")
+    target = checked_target(output, overwrite=overwrite)
     partial = _beside(target)
     with _writing_explained(target):
         partial.open("xb").close()
@@ -36,6 +35,21 @@ def new_file(output: str | os.PathLike[str], *, overwrite: bool = False) -> Iter
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def checked_target(output: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """The file that `new_file` would write, links resolved, if it may.
+
+    Raises:
+        FileExistsError: if there is a file at `output`, unless `overwrite`.
+        OSError: if `output` is a folder, or its folder does not exist.
+    """
+    target = _target(output)
+    if target.is_dir():
+        raise IsADirectoryError(f"{output} is a folder: expected the name of a file to write")
+    if target.exists() and not overwrite:
+        raise FileExistsError(f"{output} exists: choose another name, or replace it with overwrite (--overwrite)")
+    return target
 
 
 @contextmanager

@@ -112,7 +112,7 @@ def test_a_signal_in_the_middle_leaves_nothing(number, peaks_file, checkpoint, t
         "def slow(*_):\n"
         f"    pathlib.Path({str(marker)!r}).touch()\n"
         "    time.sleep(60)\n"
-        "batching._embed_batch = slow\n"
+        "batching._compute = slow\n"
         "from epifoundation_cli.main import main\n"
         "main()"
     )
@@ -129,3 +129,16 @@ def test_a_signal_in_the_middle_leaves_nothing(number, peaks_file, checkpoint, t
     assert stderr == "interrupted; nothing was written\n"
     assert names(tmp_path) == ["cells.h5ad", "has started"]
     assert peaks_file.read_bytes() == before
+
+
+def test_a_mistyped_input_is_refused_before_torch_is_imported(checkpoint, tmp_path):
+    code = (
+        "import sys\n"
+        "sys.argv = ['epifoundation', 'embed', 'mistyped.h5ad', '-m', 'x', '-o', 'y.h5ad']\n"
+        "import atexit; atexit.register(lambda: print('torch' in sys.modules))\n"
+        "from epifoundation_cli.main import main; main()"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert run.returncode == 1
+    assert run.stderr == "error: mistyped.h5ad does not exist\n"
+    assert run.stdout == "False\n"

@@ -11,7 +11,8 @@ HEAVY = ("torch", "transformers", "epifoundation", "anndata", "numpy")
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["embed", "--help"], ["coverage", "-h"], ["convert", "-h"], ["--version"]]
+    "arguments",
+    [["--help"], ["embed", "--help"], ["coverage", "-h"], ["convert", "-h"], ["tokenize", "-h"], ["--version"]],
 )
 def test_help_imports_nothing_heavy(arguments, tmp_path):
     code = (
@@ -31,7 +32,8 @@ def test_help_imports_nothing_heavy(arguments, tmp_path):
 
 
 def test_it_runs_as_a_module(tmp_path):
-    command = [sys.executable, "-m", "epifoundation_cli", "embed", "no.h5ad"]
+    (tmp_path / "cells.h5ad").touch()
+    command = [sys.executable, "-m", "epifoundation_cli", "embed", "cells.h5ad"]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ran.returncode == 2
     assert "--model" in ran.stderr

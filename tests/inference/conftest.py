@@ -7,8 +7,13 @@ import torch
 from anndata import AnnData
 from scipy.sparse import csr_matrix
 
-from epifoundation import EpiFoundationConfig, EpiFoundationForPeakToGeneAlignment
-from epifoundation.tokenization import PeakTokenizer, PeakVocabulary
+from epifoundation import (
+    EpiFoundationConfig,
+    EpiFoundationForCellClassification,
+    EpiFoundationForExpressionPrediction,
+    EpiFoundationForPeakToGeneAlignment,
+)
+from epifoundation.tokenization import GeneVocabulary, PeakTokenizer, PeakVocabulary
 
 NAMES = [f"chr{1 + i % 3}:{1000 * (i + 1)}-{1000 * (i + 1) + 500}" for i in range(60)]
 
@@ -66,3 +71,61 @@ def peaks_file(adata, tmp_path):
     path = tmp_path / "cells.h5ad"
     adata.write_h5ad(path)
     return path
+
+
+CELL_TYPES = ["B/plasma", "T", "NK"]
+
+
+def sized(tokenizer, **sizes):
+    num_genes = 6 if tokenizer.genes is None else 4 + len(tokenizer.genes)
+    return EpiFoundationConfig(
+        vocab_size=len(tokenizer),
+        gene_vocab_size=num_genes,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        **sizes,
+    )
+
+
+@pytest.fixture(scope="session")
+def classifier(tokenizer):
+    config = sized(tokenizer, id2label=dict(enumerate(CELL_TYPES)), label2id={n: i for i, n in enumerate(CELL_TYPES)})
+    torch.manual_seed(1)
+    model = EpiFoundationForCellClassification(config).eval()
+    cells = [tokenizer.vocabulary.names()[i : i + 5] for i in range(0, 60, 5)]
+    with torch.no_grad():  # no type is the likeliest of all cells
+        logits = model(**tokenizer(cells, return_tensors="pt")).logits
+        model.classifier.output.bias -= logits.mean(dim=0)
+    return model
+
+
+@pytest.fixture(scope="session")
+def classifier_checkpoint(classifier, tokenizer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("classifier")
+    classifier.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def gene_tokenizer(tokenizer):
+    symbols = ["GATA1", "CD19", "CD3E", "MATR3", "MATR3"]
+    ids = ["ENSG00000000001", "ENSG00000000002", "ENSG00000000003", "ENSG00000000004", "ENSG00000000005"]
+    chromosomes = ["chrX", "chr1", "unknown", "chr2", "chr3"]
+    return PeakTokenizer(tokenizer.vocabulary, GeneVocabulary(symbols, ids, chromosomes))
+
+
+@pytest.fixture(scope="session")
+def predictor(gene_tokenizer):
+    torch.manual_seed(2)
+    return EpiFoundationForExpressionPrediction(sized(gene_tokenizer, num_chromosomes=28)).eval()
+
+
+@pytest.fixture(scope="session")
+def predictor_checkpoint(predictor, gene_tokenizer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("predictor")
+    predictor.save_pretrained(folder)
+    gene_tokenizer.save_pretrained(folder)
+    return folder

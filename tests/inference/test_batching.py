@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epifoundation.inference import token_budget_batches
-from epifoundation.inference.batching import embed_tokens, ready_for_inference
+from epifoundation.inference.batching import compute_batches, ready_for_inference
 
 
 @given(st.lists(st.integers(1, 50), max_size=60), st.integers(1, 120))
@@ -45,12 +45,13 @@ def test_the_model_is_as_before_whatever_happens(trained_model):
 
 
 def test_too_little_memory_names_the_option_that_helps():
-    class Encoder:
-        device = torch.device("cpu")
-
-        def __call__(self, **inputs):
-            raise torch.OutOfMemoryError("CUDA out of memory")
+    def forward(**inputs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
 
     ids = [np.ones(3, dtype=np.int32)] * 2
     with pytest.raises(MemoryError, match=r"a batch of 6 tokens .* lower max_tokens_per_batch"):
-        list(embed_tokens(Encoder(), ids, ids, 10))
+        list(compute_batches(forward, torch.device("cpu"), ids, ids, 10))
+
+
+def test_batches_are_bounded_in_cells_too():
+    assert [batch.tolist() for batch in token_budget_batches([1] * 5, 100, 2)] == [[0, 1], [2, 3], [4]]

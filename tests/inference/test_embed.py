@@ -15,11 +15,14 @@ from scipy.sparse import csr_matrix, random_array
 from transformers import AutoTokenizer
 
 import epifoundation
+import epifoundation.inference.cell_run
 import epifoundation.inference.embed
+import epifoundation.inference.results
 from epifoundation.inference import embed_cells, embed_file, load_model_and_tokenizer
 from epifoundation.tokenization import CHROMOSOME_LENGTHS, PeakTokenizer
 
 KEY = "X_epifoundation"
+NUM_PEAKS_KEY = "epifoundation_num_peaks"
 
 
 def embeddings_of(adata, *args, **options):
@@ -73,7 +76,8 @@ def test_nothing_else_changes(adata, trained_model, tokenizer):
     assert set(adata.uns) == {"kept", "epifoundation"}
     for part in ("data", "indices", "indptr"):
         np.testing.assert_array_equal(getattr(adata.X, part), getattr(before.X, part))
-    pd.testing.assert_frame_equal(adata.obs, before.obs)
+    assert list(adata.obs) == ["kind", NUM_PEAKS_KEY]
+    pd.testing.assert_frame_equal(adata.obs[["kind"]], before.obs)
     pd.testing.assert_frame_equal(adata.var, before.var)
 
 
@@ -243,13 +247,14 @@ def test_the_input_may_be_replaced_again_and_again(peaks_file, checkpoint, tmp_p
 
 
 def test_parquet_holds_the_same(adata, peaks_file, checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr(epifoundation.inference.embed, "ROWS_PER_GROUP", 7)
+    monkeypatch.setattr(epifoundation.inference.results, "ROWS_PER_GROUP", 7)
     embed_file(peaks_file, checkpoint, tmp_path / "out.parquet")
     embed_cells(adata, checkpoint)
     table = pq.read_table(tmp_path / "out.parquet")
-    assert table.column_names == ["cell", *(f"epifoundation_{i}" for i in range(16))]
+    assert table.column_names == ["cell", NUM_PEAKS_KEY, *(f"epifoundation_{i}" for i in range(16))]
     assert table["cell"].to_pylist() == list(adata.obs_names)
-    values = table.to_pandas().drop(columns="cell")
+    assert table[NUM_PEAKS_KEY].to_pylist() == adata.obs[NUM_PEAKS_KEY].tolist()
+    values = table.to_pandas().drop(columns=["cell", NUM_PEAKS_KEY])
     assert set(values.dtypes) == {np.dtype("float32")}
     np.testing.assert_array_equal(values.to_numpy(), adata.obsm[KEY])
     told = json.loads(table.schema.metadata[b"epifoundation"])
@@ -265,7 +270,7 @@ def test_parquet_holds_the_same(adata, peaks_file, checkpoint, tmp_path, monkeyp
     ],
 )
 def test_the_output_is_checked_before_the_work(peaks_file, tmp_path, monkeypatch, output, error, message):
-    monkeypatch.setattr(epifoundation.inference.embed, "_embedder", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(epifoundation.inference.embed, "prepare_run", lambda *_, **__: pytest.fail("it was loaded"))
     with pytest.raises(error, match=message):
         embed_file(peaks_file, "no model", tmp_path / output)
     assert [entry.name for entry in tmp_path.iterdir()] == ["cells.h5ad"]
@@ -275,9 +280,9 @@ def test_an_error_or_interruption_leaves_nothing(peaks_file, checkpoint, tmp_pat
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    for name in ("embed_tokens", "_write_copy"):
+    for module, name in (("cell_run", "compute_batches"), ("results", "_write_copy")):
         with monkeypatch.context() as patched:
-            patched.setattr(epifoundation.inference.embed, name, interrupted)
+            patched.setattr(f"epifoundation.inference.{module}.{name}", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 embed_file(peaks_file, checkpoint, tmp_path / "out.h5ad")
     assert [entry.name for entry in tmp_path.iterdir()] == ["cells.h5ad"]
@@ -286,7 +291,7 @@ def test_an_error_or_interruption_leaves_nothing(peaks_file, checkpoint, tmp_pat
 def test_progress_shows_only_when_asked_for_and_work_is_long(adata, trained_model, tokenizer, capsys, monkeypatch):
     embed_cells(adata, trained_model, tokenizer)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(epifoundation.inference.embed, "SECONDS_WITHOUT_PROGRESS", 0)
+    monkeypatch.setattr(epifoundation.inference.cell_run, "SECONDS_WITHOUT_PROGRESS", 0)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     embed_cells(adata, trained_model, tokenizer, show_progress=False)
     assert capsys.readouterr().err == ""

@@ -87,6 +87,21 @@ def test_another_type_of_model_is_refused(folder):
         load_model_and_tokenizer(folder)
 
 
+def test_a_newer_format_is_refused_with_the_remedy(folder):
+    assert json.loads((folder / "config.json").read_text())["format_version"] == 1
+    edit_config(folder, format_version=2, hidden_size={"now": "a table"})
+    with pytest.raises(ValueError, match=r"newer epifoundation \(format_version 2; this one reads up to 1\): upgrade"):
+        load_model_and_tokenizer(folder)
+
+
+def test_a_configuration_without_a_format_is_of_the_first(folder):
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    del config["format_version"]
+    file.write_text(json.dumps(config))
+    assert load_model_and_tokenizer(folder, device="cpu")[0].config.format_version == 1
+
+
 def test_a_damaged_configuration_is_refused(folder):
     edit_config(folder, hidden_size="wide")
     with pytest.raises(ValueError, match=r"config\.json cannot be used: .*hidden_size"):
