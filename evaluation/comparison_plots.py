@@ -1,0 +1,174 @@
+"""Figures of a comparison: embeddings side by side, confidence by type, genes, and all metrics at a glance."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .plots import COLOURS, MARKERS
+from .report import LESS_IS_BETTER, Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LINES = ("-", "--", ":", "-.")
+PANELS_PER_ROW = 5
+NUM_LAYERS = 12
+LEGEND_ROWS = 22
+MIN_GENES_PER_BIN = 10
+
+
+def plot_embedding_grid(coordinates: Mapping[str, np.ndarray], cell_types: Any, batches: Any) -> "Figure":
+    """The same cells by each method: a column per method, cell types in the upper row, batches in the lower.
+
+    Args:
+        coordinates: title of a method -> (cells, 2), such as `umap` gives.
+        cell_types: one per cell.
+        batches: one per cell; the lower row is left out where all are the same.
+    """
+    from matplotlib.figure import Figure
+
+    rows = [("cell type", np.asarray(cell_types, dtype=str)), ("batch", np.asarray(batches, dtype=str))]
+    rows = [(name, labels) for name, labels in rows if name == "cell type" or len(set(labels)) > 1]
+    width = 2.7 * len(coordinates) + 2.2
+    figure = Figure(figsize=(width, 2.9 * len(rows) + 0.2), layout="constrained")
+    axes = figure.subplots(len(rows), len(coordinates), squeeze=False)
+    for row, (name, labels) in enumerate(rows):
+        for column, (title, points) in enumerate(coordinates.items()):
+            ax = axes[row, column]
+            _draw_cells(points, labels, ax)
+            ax.set(xticks=[], yticks=[])
+            ax.set(xlabel="UMAP 1" if row == len(rows) - 1 else "", ylabel="UMAP 2" if column == 0 else "")
+            ax.set_title("" if row else title.replace(", ", "\n").replace(" (", "\n("), fontsize=9)
+        columns = -(-len(set(labels)) // LEGEND_ROWS)
+        legend = axes[row, -1].legend(
+            title=f"{name} (cells)",
+            loc="center left",
+            bbox_to_anchor=(1.02, 0.5),
+            frameon=False,
+            fontsize=7,
+            ncols=columns,
+        )
+        for handle in legend.legend_handles:
+            handle.set_sizes([18])
+    return figure
+
+
+def plot_confidence(
+    probabilities: np.ndarray, rows: Sequence[str], columns: Sequence[str], ax: "Axes | None" = None, title: str = ""
+) -> "Axes":
+    """A heat map of what each true type is taken for: the mean probability of each class (the paper's figure 3).
+
+    Args:
+        probabilities: (types, classes) as `mean_probabilities` gives.
+        rows: true types.
+        columns: classes.
+        ax: where to draw; by default new axes.
+        title: above the picture.
+    """
+    ax = _axes(ax)
+    drawn = ax.imshow(probabilities, vmin=0, vmax=1, cmap="cividis", aspect="auto")
+    ax.figure.colorbar(drawn, ax=ax, label="mean predicted probability")
+    ax.set(xlabel="predicted type", ylabel="true type", title=title)
+    ax.set_xticks(range(len(columns)), columns, rotation=45, ha="right", fontsize=8)
+    ax.set_yticks(range(len(rows)), rows, fontsize=8)
+    for i, row in enumerate(probabilities):
+        for j, value in enumerate(row):
+            if value >= 0.1:  # cividis is dark below its middle
+                ax.text(j, i, f"{value:.1f}", ha="center", va="center", fontsize=7, color="w" if value < 0.5 else "k")
+    return ax
+
+
+def plot_gene_correlations(
+    mean_levels: np.ndarray, correlations: Mapping[str, np.ndarray], ax: "Axes | None" = None, num_bins: int = 10
+) -> "Axes":
+    """Correlation of predicted and measured levels by how strongly genes are expressed: medians, and middle halves.
+
+    Genes are binned into as many groups of equal size by their mean level.
+
+    Args:
+        mean_levels: (genes,) mean measured level.
+        correlations: title of a method -> (genes,) Pearson correlations across cells; NaN is left out.
+        ax: where to draw; by default new axes.
+        num_bins: groups of genes at most.
+    """
+    ax = _axes(ax)
+    num_bins = max(1, min(num_bins, len(mean_levels) // MIN_GENES_PER_BIN))
+    groups = np.array_split(np.argsort(mean_levels, kind="stable"), num_bins)
+    centres = [float(np.median(mean_levels[group])) for group in groups]
+    for i, (title, values) in enumerate(correlations.items()):
+        quartiles = np.array([_quartiles(values[group]) for group in groups])
+        style: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i % len(LINES)]}
+        ax.plot(centres, quartiles[:, 1], marker=MARKERS[i % len(MARKERS)], label=title, **style)
+        ax.fill_between(centres, quartiles[:, 0], quartiles[:, 2], color=style["color"], alpha=0.12, linewidth=0)
+    ax.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+    ax.set(xlabel="mean level of the gene (0 to 9)", ylabel="Pearson correlation per gene", xscale="log")
+    ax.legend(frameon=False, fontsize=8, loc="upper left", title="median of genes, band: middle half")
+    return ax
+
+
+def plot_metric_bars(rows: Sequence[Row]) -> "Figure":
+    """All metrics of all methods: a panel per metric, a bar per method, its spread over seeds as a line."""
+    from matplotlib.figure import Figure
+
+    metrics = list(dict.fromkeys(name for row in rows for name in row.metrics))
+    num_columns = min(PANELS_PER_ROW, len(metrics))
+    num_lines = -(-len(metrics) // num_columns)
+    size = (2.2 * num_columns + 2.6, (0.26 * len(rows) + 0.9) * num_lines)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(num_lines, num_columns, squeeze=False, sharey=True).ravel()
+    places = np.arange(len(rows))[::-1]
+    for metric, ax in zip(metrics, axes, strict=False):
+        spreads = [row.metrics.get(metric) for row in rows]
+        means = np.array([np.nan if spread is None else spread.mean for spread in spreads])
+        errors = np.array([np.nan if spread is None else spread.deviation for spread in spreads])
+        ax.barh(places, np.nan_to_num(means), xerr=errors, color=COLOURS[0], ecolor="k", height=0.7, capsize=2)
+        highest = max(np.nanmax(np.append(means, 0)), 1e-9)
+        for place, mean in zip(places, means, strict=True):
+            text = f"{mean:.3f}" if np.isfinite(mean) else "not defined"
+            colour = "w" if mean > 0.4 * highest else "k"  # on the bar, or beside a short one
+            ax.text(0.02, place, text, va="center", fontsize=7, color=colour, transform=ax.get_yaxis_transform())
+        ax.set_xlabel(f"{metric} ({'less' if metric in LESS_IS_BETTER else 'more'} is better)", fontsize=8)
+        ax.set_yticks(places, [row.title for row in rows], fontsize=8)
+        ax.tick_params(axis="x", labelsize=7)
+    for ax in axes[len(metrics) :]:
+        ax.set_visible(False)
+    return figure
+
+
+def _draw_cells(points: np.ndarray, labels: np.ndarray, ax: "Axes") -> None:
+    """A colour and a marker per label, in layers of cells drawn by chance: no label lies on top of all others."""
+    names, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(0).permutation(len(codes))
+    for layer, members in enumerate(np.array_split(order, NUM_LAYERS)):
+        for i, (name, count) in enumerate(zip(names, counts, strict=True)):
+            chosen = members[codes[members] == i]
+            ax.scatter(
+                points[chosen, 0],
+                points[chosen, 1],
+                s=_size(len(labels)),
+                color=COLOURS[i % len(COLOURS)],
+                marker=MARKERS[(i + i // len(COLOURS)) % len(MARKERS)],
+                linewidths=0,
+                alpha=0.8,
+                label="" if layer else f"{name} ({count})",
+            )
+
+
+def _quartiles(values: np.ndarray) -> np.ndarray:
+    known = values[~np.isnan(values)]
+    return np.quantile(known, [0.25, 0.5, 0.75]) if len(known) else np.full(3, np.nan)
+
+
+def _size(num_cells: int) -> float:
+    """Area of a marker in square points, so that cells cover about the same part of a panel."""
+    return float(np.clip(8_000 / num_cells, 1.5, 14))
+
+
+def _axes(ax: "Axes | None") -> Any:
+    if ax is not None:
+        return ax
+    from matplotlib.figure import Figure
+
+    return Figure(layout="constrained").subplots()

@@ -1,0 +1,45 @@
+"""Expression without a model of it: each gene's mean, and gene activity."""
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from epifoundation.dataset_builders.expression import log_normalized
+
+from .baselines import MeasuredCells
+from .calibration import calibrated
+from .gene_activity import body_activity, distance_activity, positions_of
+
+
+def predict_gene_mean(cells: MeasuredCells, seed: int = 0) -> np.ndarray:
+    """(held-out cells, genes) the mean level of each gene in the training cells, the same for all cells."""
+    assert cells.gene_levels is not None
+    mean = np.asarray(cells.gene_levels[cells.is_train].mean(axis=0), dtype=np.float32).ravel()
+    return np.tile(mean, (len(cells.is_train) - cells.num_train, 1))
+
+
+def predict_gene_activity(cells: MeasuredCells, seed: int = 0) -> np.ndarray:
+    """(held-out cells, genes) levels from counts in gene bodies and 2,000 base pairs upstream.
+
+    Activities are log-normalised within each cell, then put on a line per gene fitted on training cells.
+
+    Raises:
+        ValueError: if no gene has a known position, or no peak lies in a gene.
+    """
+    genes = positions_of(cells.gene_names, cells.genome)
+    return _predicted(cells, body_activity(cells.peaks, cells.peak_names, genes))
+
+
+def predict_distance_activity(cells: MeasuredCells, seed: int = 0) -> np.ndarray:
+    """(held-out cells, genes) levels from counts within 100,000 base pairs, weighted by distance; otherwise the same.
+
+    Raises:
+        ValueError: if no gene has a known position.
+    """
+    genes = positions_of(cells.gene_names, cells.genome)
+    return _predicted(cells, distance_activity(cells.peaks, cells.peak_names, genes))
+
+
+def _predicted(cells: MeasuredCells, activity: csr_matrix) -> np.ndarray:
+    assert cells.gene_levels is not None
+    scores = log_normalized(activity)
+    return calibrated(scores[cells.is_train], cells.gene_levels[cells.is_train], scores[~cells.is_train])

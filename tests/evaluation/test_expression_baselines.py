@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix
+
+from epifoundation.evaluation.baselines import MeasuredCells
+from epifoundation.evaluation.expression_baselines import (
+    predict_distance_activity,
+    predict_gene_activity,
+    predict_gene_mean,
+)
+from epifoundation.evaluation.gene_activity import positions_of
+
+GENES = ("GAPDH", "ACTB")
+
+
+@pytest.fixture
+def cells():
+    """One peak in each gene, and a far one; a gene is expressed in proportion to the share of its peak."""
+    rng = np.random.default_rng(0)
+    names = [f"{row.chromosome}:{row.start}-{row.start + 100}" for row in positions_of(GENES).itertuples()]
+    peaks = rng.integers(1, 9, (20, 3)).astype(np.float32)
+    shares = np.log1p(1e4 * peaks[:, :2] / peaks[:, :2].sum(axis=1, keepdims=True))
+    return MeasuredCells(
+        csr_matrix(peaks),
+        np.arange(20) < 14,
+        np.repeat("a", 20),
+        gene_levels=csr_matrix(2 * shares + 1),
+        peak_names=(*names, "chr3:1000-2000"),
+        gene_names=GENES,
+    )
+
+
+@pytest.mark.parametrize("predict", [predict_gene_activity, predict_distance_activity])
+def test_what_follows_from_activity_is_predicted(cells, predict):
+    np.testing.assert_allclose(predict(cells), cells.gene_levels[14:].toarray(), rtol=1e-4)
+
+
+def test_the_mean_is_that_of_training_cells(cells):
+    expected = cells.gene_levels[:14].toarray().mean(axis=0)
+    np.testing.assert_allclose(predict_gene_mean(cells), np.tile(expected, (6, 1)), rtol=1e-6)
