@@ -1,5 +1,6 @@
-"""``epifoundation convert``: from an official ``.pth`` to a folder that loads like any Hugging Face model."""
+"""``epifoundation convert``: from an official checkpoint to a folder that loads like any Hugging Face model."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,22 +11,47 @@ from .reporting import one_line_errors, quiet_libraries
 
 if TYPE_CHECKING:
     from epifoundation import EpiFoundationConfig, PeakTokenizer
+    from epifoundation.convert_official_epifoundation import ConversionReport
     from epifoundation.tokenization import GeneVocabulary
+
+DEFAULT_HEADS = 8
+UNIVERSE = "universe.bed.gz"
+
+
+class Source(StrEnum):
+    """Whose checkpoint it is."""
+
+    EPIFOUNDATION = "epifoundation"
+    ATACFORMER = "atacformer"
 
 
 @one_line_errors
 def convert(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="The official file, Epoch_*.pth.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
-    peaks: Annotated[
-        Path, typer.Option(help="atac_vocab.json of the checkpoint, with chr_vocab.json beside it; or their folder.")
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(metavar="CHECKPOINT", help="The official file, Epoch_*.pth; of Atacformer or CRAFT the folder."),
     ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    source: Annotated[
+        Source, typer.Option("--from", help="The official code it is of; CRAFT counts as atacformer.")
+    ] = Source.EPIFOUNDATION,
+    peaks: Annotated[
+        Path | None,
+        typer.Option(
+            help="atac_vocab.json of the checkpoint, with chr_vocab.json beside it, or their folder; of Atacformer "
+            f"its {UNIVERSE}.",
+            show_default=f"{UNIVERSE} in the folder of an Atacformer",
+        ),
+    ] = None,
     genes: Annotated[
         Path | None,
         typer.Option(help="rna_vocab.json, with gene2chr.json beside it.", show_default="no gene vocabulary"),
     ] = None,
     genome: Annotated[str, typer.Option(help="Assembly of the peaks, which the files do not tell.")] = "hg38",
-    num_attention_heads: Annotated[int, typer.Option(min=1, help="Which the file does not tell either.")] = 8,
+    num_attention_heads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Which an Epoch_*.pth does not tell either.", show_default=str(DEFAULT_HEADS)),
+    ] = None,
     overwrite: Overwrite = False,
     report: Annotated[
         str | None,
@@ -34,25 +60,28 @@ def convert(
         ),
     ] = None,
 ) -> None:
-    """Convert an official EpiFoundation checkpoint into a folder for from_pretrained and all commands here.
+    """Convert an official checkpoint into a folder for from_pretrained and all commands here.
 
     Every tensor must be known and every vocabulary must have the size of its table, or nothing is written. No code
     in the file is run.
 
-    Example, with chr_vocab.json and gene2chr.json in the same folder:
+    Example, with chr_vocab.json and gene2chr.json in the same folder, and one of a downloaded Atacformer:
 
     epifoundation convert Epoch_20.pth --peaks vocab --genes vocab -o base
+
+    epifoundation convert atacformer-base-hg38 --from atacformer -o atacformer
     """
-    from epifoundation.convert_official_epifoundation import convert_official_checkpoint
     from epifoundation.inference.output import new_folder
 
     quiet_libraries()
-    if not checkpoint.is_file():
-        raise FileNotFoundError(f"{checkpoint} does not exist: expected an official checkpoint, Epoch_*.pth")
+    _refuse_odd_options(source, peaks, genes, num_attention_heads)
     with new_folder(output, overwrite=overwrite) as folder:
-        config = _config(checkpoint, num_attention_heads)
-        tokenizer = _tokenizer(peaks, genes, genome, config)
-        result = convert_official_checkpoint(checkpoint, folder, tokenizer, num_attention_heads)
+        if source is Source.ATACFORMER:
+            result, trusted = _convert_atacformer(checkpoint, folder, peaks or checkpoint / UNIVERSE, genome)
+        else:
+            assert peaks is not None
+            heads = num_attention_heads or DEFAULT_HEADS
+            result, trusted = _convert_epifoundation(checkpoint, folder, peaks, genes, genome, heads)
         table = _table(result.renamed, result.left_out)
         if report is not None and report != "-":
             Path(report).write_text(table + "\n", encoding="utf-8")
@@ -60,9 +89,62 @@ def convert(
         typer.echo(table)
     typer.echo(
         f"{output}: {len(result.renamed)} tensors converted, {len(result.left_out)} left out; saved as "
-        f"{result.architecture} with {len(tokenizer.vocabulary):,} peaks. Taken on trust, for the file does not tell: "
-        f"{num_attention_heads} attention heads and genome {tokenizer.vocabulary.genome}; other ones give wrong "
-        "embeddings without an error."
+        f"{result.architecture} {trusted}; other ones give wrong embeddings without an error."
+    )
+
+
+def _refuse_odd_options(
+    source: Source, peaks: Path | None, genes: Path | None, num_attention_heads: int | None
+) -> None:
+    if source is Source.EPIFOUNDATION and peaks is None:
+        raise ValueError("an EpiFoundation checkpoint needs --peaks, its atac_vocab.json or the folder of it")
+    if source is Source.ATACFORMER and genes is not None:
+        raise ValueError("--genes is of EpiFoundation checkpoints: the genes of CRAFT keep their encoder's ids")
+    if source is Source.ATACFORMER and num_attention_heads is not None:
+        raise ValueError("--num-attention-heads is of EpiFoundation checkpoints: config.json of an Atacformer tells it")
+
+
+def _convert_atacformer(checkpoint: Path, folder: Path, universe: Path, genome: str) -> "tuple[ConversionReport, str]":
+    """Convert, and what to say about it."""
+    from epifoundation import PeakTokenizer
+    from epifoundation.convert_official_atacformer_epifoundation import (
+        config_from_atacformer,
+        convert_atacformer_checkpoint,
+        read_atacformer_checkpoint,
+        read_universe,
+    )
+    from epifoundation.tokenization import NUM_SPECIAL_TOKENS, PeakVocabulary, parse_peaks
+
+    config = config_from_atacformer(read_atacformer_checkpoint(checkpoint)[0])
+    if not universe.is_file():
+        raise FileNotFoundError(
+            f"{universe} does not exist: expected the regions of the checkpoint; name it by --peaks"
+        )
+    names = read_universe(universe)
+    if len(names) + NUM_SPECIAL_TOKENS != config.vocab_size:
+        raise ValueError(
+            f"the vocabulary does not belong to the checkpoint: {universe} has {len(names):,} regions, the "
+            f"checkpoint {config.vocab_size - NUM_SPECIAL_TOKENS:,}"
+        )
+    vocabulary = PeakVocabulary(genome, *parse_peaks(names))  # in the order of the file, which is that of the table
+    tokenizer = PeakTokenizer(vocabulary, max_peaks=config.max_peaks)
+    result = convert_atacformer_checkpoint(checkpoint, folder, tokenizer)
+    return result, f"with {len(vocabulary):,} peaks. Taken on trust, for the file does not tell: genome {genome}"
+
+
+def _convert_epifoundation(
+    checkpoint: Path, folder: Path, peaks: Path, genes: Path | None, genome: str, num_attention_heads: int
+) -> "tuple[ConversionReport, str]":
+    """Convert, and what to say about it."""
+    from epifoundation.convert_official_epifoundation import convert_official_checkpoint
+
+    if not checkpoint.is_file():
+        raise FileNotFoundError(f"{checkpoint} does not exist: expected an official checkpoint, Epoch_*.pth")
+    tokenizer = _tokenizer(peaks, genes, genome, _config(checkpoint, num_attention_heads))
+    result = convert_official_checkpoint(checkpoint, folder, tokenizer, num_attention_heads)
+    return result, (
+        f"with {len(tokenizer.vocabulary):,} peaks. Taken on trust, for the file does not tell: "
+        f"{num_attention_heads} attention heads and genome {tokenizer.vocabulary.genome}"
     )
 
 

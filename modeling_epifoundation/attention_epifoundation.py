@@ -22,8 +22,8 @@ class Packing:
     Attributes:
         boundaries: (cells + 1,) int32; cell i holds tokens ``boundaries[i]`` up to ``boundaries[i + 1]``.
         lengths: number of tokens of each cell, on the host, so that no layer waits for the device.
-        positions: (tokens,) places of the tokens in the flattened padded batch, or None if the input came packed.
-        padded_shape: (cells, longest) of that padded batch, or None.
+        positions: (tokens,) places of the tokens in the flattened input, or None if all of a packed input are tokens.
+        padded_shape: the two dimensions of that input, (cells, longest) or (1, tokens), or None.
     """
 
     boundaries: Tensor
@@ -32,16 +32,16 @@ class Packing:
     padded_shape: tuple[int, int] | None = None
 
     @classmethod
-    def from_mask(cls, attention_mask: Tensor) -> "Packing":
+    def from_mask(cls, attention_mask: Tensor, allow_empty: bool = False) -> "Packing":
         """Pack a padded batch; `attention_mask` is (cells, longest), true at tokens, holes allowed.
 
         Raises:
-            ValueError: if a cell has no token at all.
+            ValueError: if a cell has no token at all, unless that is allowed.
         """
         keep = attention_mask.bool()
         num_tokens = keep.sum(dim=1)
         lengths = num_tokens.tolist()
-        if 0 in lengths:
+        if 0 in lengths and not allow_empty:
             raise ValueError(
                 f"cell {lengths.index(0)} of the batch has no token; the tokenizer starts every cell with [CLS], "
                 "also one without open peaks"
@@ -54,25 +54,44 @@ class Packing:
         )
 
     @classmethod
-    def from_boundaries(cls, boundaries: Tensor, num_tokens: int) -> "Packing":
+    def from_boundaries(cls, boundaries: Tensor, num_tokens: int, allow_empty: bool = False) -> "Packing":
         """Describe `num_tokens` tokens that are packed already.
 
         Raises:
-            ValueError: if the boundaries do not cut these tokens into cells of at least one token.
+            ValueError: if the boundaries do not cut these tokens into cells of at least one token, or of none where
+                that is allowed.
         """
         bounds = boundaries.tolist()
         lengths = [end - start for start, end in pairwise(bounds)]
-        if not lengths or bounds[0] != 0 or bounds[-1] != num_tokens or min(lengths) < 1:
+        fewest = 0 if allow_empty else 1
+        if not lengths or bounds[0] != 0 or bounds[-1] != num_tokens or min(lengths) < fewest:
+            least = "no cell ending before it begins" if allow_empty else "at least one token (that of [CLS]) to a cell"
             raise ValueError(
-                f"cu_seq_lens_q must rise from 0 to the number of tokens, {num_tokens}, with at least one token "
-                f"(that of [CLS]) to a cell, got {bounds}"
+                f"cu_seq_lens_q must rise from 0 to the number of tokens, {num_tokens}, with {least}, got {bounds}"
             )
         return cls(boundaries=boundaries.int(), lengths=lengths)
+
+    def keeping(self, is_kept: Tensor) -> "Packing":
+        """Leave tokens of a packed input, (1, tokens), out; a cell may be left with none."""
+        keep = is_kept.flatten()
+        boundaries = F.pad(keep.cumsum(0), (1, 0)).index_select(0, self.boundaries.long())
+        return Packing(
+            boundaries=boundaries.int(),
+            lengths=boundaries.diff().tolist(),
+            positions=keep.nonzero().squeeze(1),
+            padded_shape=(1, len(keep)),
+        )
 
     @property
     def first_tokens(self) -> Tensor:
         """(cells,) index of each cell's first token, ``[CLS]``, in the packed row."""
         return self.boundaries[:-1].long()
+
+    @property
+    def places(self) -> Tensor:
+        """(tokens,) place of each token in its cell, from 0."""
+        starts = self.first_tokens.repeat_interleave(self.boundaries.diff())
+        return torch.arange(len(starts), device=starts.device) - starts
 
     @cached_property
     def longest(self) -> int:
@@ -93,10 +112,11 @@ class Packing:
         return flat.index_copy(0, self.positions, packed).unflatten(0, (cells, longest))
 
     def mean(self, packed: Tensor) -> Tensor:
-        """(tokens, hidden) -> (cells, hidden), the average over the tokens of each cell."""
+        """(tokens, hidden) -> (cells, hidden), the average over the tokens of each cell; zeros where there are none."""
         # Summed in single precision: twelve thousand half-precision tokens overflow or lose their last digits.
-        means = [cell.mean(dim=0, dtype=torch.float32) for cell in packed.split(self.lengths)]
-        return torch.stack(means).to(packed.dtype)
+        sums = [cell.sum(dim=0, dtype=torch.float32) for cell in packed.split(self.lengths)]
+        num_tokens = self.boundaries.diff().clamp(min=1).unsqueeze(1)
+        return (torch.stack(sums) / num_tokens).to(packed.dtype)
 
 
 def attend(
@@ -136,8 +156,8 @@ def flash_attention_fits(query: Tensor) -> bool:
 
 
 def _query_lengths(query: Tensor, packing: Packing) -> list[int]:
-    is_one_per_cell = query.shape[0] == len(packing.lengths)
-    return [1] * len(packing.lengths) if is_one_per_cell else packing.lengths
+    # All tokens, or else one per cell; where cells may be empty, both can be equally many, and it is all tokens.
+    return packing.lengths if query.shape[0] == sum(packing.lengths) else [1] * len(packing.lengths)
 
 
 def _sdpa_cell_by_cell(query: Tensor, key: Tensor, value: Tensor, packing: Packing, dropout: float) -> Tensor:
@@ -154,8 +174,9 @@ def _sdpa_cell_by_cell(query: Tensor, key: Tensor, value: Tensor, packing: Packi
             q.transpose(0, 1)[None], k.transpose(0, 1)[None], v.transpose(0, 1)[None], dropout_p=dropout
         )[0].transpose(0, 1)
         for q, k, v in cells
+        if len(k)
     ]
-    return torch.cat(contexts)
+    return torch.cat(contexts) if contexts else torch.empty_like(query)
 
 
 def _flash_attention(query: Tensor, key: Tensor, value: Tensor, packing: Packing, dropout: float) -> Tensor:

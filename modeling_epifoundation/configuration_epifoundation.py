@@ -1,11 +1,13 @@
 """Configuration of every EpiFoundation model."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 
+# Raised when a checkpoint of the version before could no longer be read as it is.
+FORMAT_VERSION = 1
 FIRST_GENE_ID = 4  # after the special tokens of the gene vocabulary
 
 SMALLEST = {
@@ -18,6 +20,10 @@ SMALLEST = {
     "num_attention_heads": 1,
     "intermediate_size": 1,
     "gene_decoder_size": 1,
+    "additional_vocab_size": 0,
+    "max_position_embeddings": 0,
+    "num_trainable_layers": 0,
+    "projection_size": 1,
     "max_peaks": 1,
     "max_genes": 2,
     "num_expression_bins": 2,
@@ -57,10 +63,30 @@ class EpiFoundationConfig(PreTrainedConfig):
             ``"mean"`` the average over all tokens of the cell.
         gene_decoder_size: width of the peak-to-gene decoder (official code: 128).
         use_chromosome_embeddings: add a chromosome embedding to peaks and genes (paper; ablated in its table 4).
+        use_embedding_norms: a LayerNorm after the peak and the chromosome embedding (Atacformer: none).
+        use_input_norm: dropout and BatchNorm after the sum of these embeddings (Atacformer: neither).
+        use_final_norm: a LayerNorm after the last layer (Atacformer: none).
+        use_cls_token: cells begin with ``[CLS]``. Where not (Atacformer), a ``[CLS]`` that comes with the input is
+            passed over like padding, and a cell without peaks has the embedding zero.
+        max_position_embeddings: learned positions of the tokens in their cell, in the order they come in; 0 for none,
+            as peaks form a set (an option of Atacformer).
+        additional_vocab_size: rows of the peak table behind those of the tokenizer, for tokens that it never gives
+            (Atacformer: unknown, beginning, separator).
         use_batch_embeddings: join a batch embedding to the cell embedding in the gene decoders
             (paper, pre-training; ablated in its table 4).
         use_gene_bias: add a learned starting value to each gene's logit of being expressed. Set to the genes'
             log-odds it spares the decoder from learning how frequent each gene is; the official model has none.
+        tie_word_embeddings: the scores of masked peaks are products with the peak table itself.
+        discriminator_size: width of the detector of replaced peaks; by default `hidden_size`.
+        discriminator_norm_eps: added to the variance in its LayerNorm.
+        adversarial_weight: of the batches in the loss of batch correction (Atacformer: lambda_adv).
+        gradient_reversal: factor of the gradient that the encoder gets from them, reversed (grl_alpha).
+        num_trainable_layers: last layers of the encoder that learn in batch correction; 0 for all.
+        gene_encoder: configuration of the encoder of genes in contrastive alignment, as a dictionary with
+            ``model_type``, of any encoder in Transformers; by default a small BERT, see `default_gene_encoder`.
+        projection_size: width of the space that both modalities are brought to.
+        initial_logit_scale: logarithm of the factor of cosines in its loss at the start (CLIP: 2.6592).
+        num_imputed_genes: genes whose expression is imputed; by default all of `gene_vocab_size`.
         max_peaks: peaks of a cell that are read at most, ``[CLS]`` not counted (paper: L_peak = 12,000).
         max_genes: genes drawn per cell in pre-training (paper: L_gene = 8,000).
         num_expression_bins: levels of expression in fine-tuning (paper: N_bin = 10).
@@ -69,6 +95,7 @@ class EpiFoundationConfig(PreTrainedConfig):
         cls_token_id: id of ``[CLS]``.
         eos_token_id: id of ``[EOS]``; the official vocabulary holds it, no model uses it.
         gene_pad_token_id: id of padding in the gene table.
+        format_version: how weights and configuration are laid out; a checkpoint without it has 1.
     """
 
     model_type = "epifoundation"
@@ -92,8 +119,24 @@ class EpiFoundationConfig(PreTrainedConfig):
     pooling: Literal["cls", "mean"] = "cls"
     gene_decoder_size: int = 128
     use_chromosome_embeddings: bool = True
+    use_embedding_norms: bool = True
+    use_input_norm: bool = True
+    use_final_norm: bool = True
+    use_cls_token: bool = True
+    max_position_embeddings: int = 0
+    additional_vocab_size: int = 0
     use_batch_embeddings: bool = False
     use_gene_bias: bool = False
+    tie_word_embeddings: bool = True
+    discriminator_size: int | None = None
+    discriminator_norm_eps: float = 1e-5
+    adversarial_weight: float | int = 1.0
+    gradient_reversal: float | int = 1.0
+    num_trainable_layers: int = 0
+    gene_encoder: dict[str, Any] | None = None
+    projection_size: int = 256
+    initial_logit_scale: float | int = 2.6592
+    num_imputed_genes: int | None = None
     max_peaks: int = 12_000
     max_genes: int = 8_000
     num_expression_bins: int = 10
@@ -102,14 +145,20 @@ class EpiFoundationConfig(PreTrainedConfig):
     cls_token_id: int | None = 2
     eos_token_id: int | None = 3
     gene_pad_token_id: int = 0
+    format_version: int = FORMAT_VERSION
 
     def validate_architecture(self) -> None:
         """Refuse sizes and ids that cannot work together."""
         super().validate_architecture()
+        if not 1 <= self.format_version <= FORMAT_VERSION:
+            raise ValueError(
+                f"format_version {self.format_version} is not known here, where 1 to {FORMAT_VERSION} are: the "
+                "checkpoint was written by a newer epifoundation; upgrade with 'pip install -U epifoundation'"
+            )
         for name, least in SMALLEST.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        for name in ("layer_norm_eps", "batch_norm_eps", "initializer_range"):
+        for name in ("layer_norm_eps", "batch_norm_eps", "initializer_range", "discriminator_norm_eps"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.hidden_act not in ACT2FN:
@@ -119,6 +168,16 @@ class EpiFoundationConfig(PreTrainedConfig):
                 f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
                 f"({self.num_attention_heads}): each head gets an equal share"
             )
+        for name in ("discriminator_size", "num_imputed_genes"):
+            if (size := getattr(self, name)) is not None and size < 1:
+                raise ValueError(f"{name} must be at least 1, or None, got {size}")
+        if self.gene_encoder is not None and "model_type" not in self.gene_encoder:
+            raise ValueError(
+                "gene_encoder must name its kind under 'model_type', such as 'bert', got the keys "
+                f"{', '.join(self.gene_encoder) or 'none'}"
+            )
+        if self.pooling == "cls" and not self.use_cls_token:
+            raise ValueError("pooling='cls' takes the output at [CLS], which use_cls_token=False drops: use 'mean'")
         if self.use_batch_embeddings and self.num_batches < 1:
             raise ValueError(
                 "use_batch_embeddings needs num_batches, the number of experimental batches in the training data, "

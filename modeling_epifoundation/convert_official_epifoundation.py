@@ -203,7 +203,7 @@ def convert_official_checkpoint(
                 converted.pop(name, None)
     else:
         model_class = EpiFoundationForPeakToGeneAlignment
-    model = _on_meta_device(model_class, config)
+    model = on_meta_device(model_class, config)
     _check_keys(model, converted, left_out_decoders={DECODERS[key.split(".")[0]] for key in left_out})
     model.save_pretrained(output, state_dict=converted)
     if tokenizer is not None:
@@ -283,9 +283,10 @@ def _why_unsupported(decoder: str, state_dict: Mapping[str, Tensor]) -> str | No
     return None
 
 
-def _on_meta_device(
+def on_meta_device(
     model_class: type[EpiFoundationPreTrainedModel], config: EpiFoundationConfig
 ) -> EpiFoundationPreTrainedModel:
+    """A model without memory for its weights: their names and shapes."""
     with torch.device("meta"):
         return model_class(config)
 
@@ -296,9 +297,18 @@ def _check_keys(
     """Compare with what the model and its classifier hold, in both directions, shapes included."""
     expected = {key: value.shape for key, value in model.state_dict().items()}
     if any(key.startswith("classifier.") for key in converted):
-        classifier = _on_meta_device(EpiFoundationForCellClassification, model.config)
+        classifier = on_meta_device(EpiFoundationForCellClassification, model.config)
         expected |= {k: v.shape for k, v in classifier.state_dict().items() if k.startswith("classifier.")}
     expected = {key: shape for key, shape in expected.items() if key.split(".")[0] not in left_out_decoders}
+    refuse_misfit(expected, converted)
+
+
+def refuse_misfit(expected: Mapping[str, torch.Size], converted: Mapping[str, Tensor]) -> None:
+    """Compare the weights of a checkpoint with the keys and shapes that a model has.
+
+    Raises:
+        ValueError: naming every weight that is missing, has no place or another shape.
+    """
     problems = [f"{key} is missing" for key in expected if key not in converted]
     problems += [f"{key} has no place" for key in converted if key not in expected]
     problems += [
@@ -307,7 +317,7 @@ def _check_keys(
         if key in converted and converted[key].shape != shape
     ]
     if problems:
-        raise ValueError("the checkpoint does not fit the model read from its shapes: " + "; ".join(problems))
+        raise ValueError("the checkpoint does not fit the model it describes: " + "; ".join(problems))
 
 
 __all__ = [

@@ -9,15 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.activations import ACT2FN
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
-from .attention_epifoundation import Packing, attend, flash_attention_fits
+from .attention_epifoundation import Packing
 from .configuration_epifoundation import FIRST_GENE_ID, EpiFoundationConfig
+from .decoders_epifoundation import CellClassifier, GeneDecoder
+from .layers_epifoundation import AUTOMATIC, EpiFoundationLayer, NormedEmbedding
+from .losses_epifoundation import IGNORED_LABEL, cross_entropy, squared_error
 
-# What a saved folder tells the Auto classes; every class of this file can be loaded from any such folder.
+# What a saved folder tells the Auto classes; every class of this file can be loaded from any such folder. A head of
+# another file adds itself when it is saved.
 AUTO_MAP = {
     "AutoConfig": "configuration_epifoundation.EpiFoundationConfig",
     "AutoModel": "modeling_epifoundation.EpiFoundationModel",
@@ -26,14 +28,15 @@ AUTO_MAP = {
     "AutoModelForExpressionPrediction": "modeling_epifoundation.EpiFoundationForExpressionPrediction",
 }
 
-# The attention of a model for which nobody chose one: the fastest that its tensors and this machine allow.
-AUTOMATIC = "automatic"
-IGNORED_LABEL = -100  # marks a label that takes no part in the loss, as everywhere in Transformers
 # Fine-tuning for expression starts from the pre-trained decoder, all but its last linear map.
 DECODER_TO_FINE_TUNE = {r"^alignment_decoder\.(?!output)": "expression_decoder."}
 # Weights that other heads keep beside the encoder; leaving them out of a load is no reason for a warning.
 OF_GENES = [r"^gene_(embeddings|norm|bias)", r"^batch_embeddings\.", r"^(alignment|expression)_decoder\."]
 OF_CLASSIFIER = [r"^classifier\."]
+OF_SELF_SUPERVISION = [
+    r"^(lm_head|discriminator|batch_classifier|gene_encoder|gene_projection|peak_projection|imputation)\.",
+    r"^logit_scale$",
+]
 GENES_PER_CHUNK = 4096  # genes decoded at a time for all cells: bounds memory at (cells, 4096, gene_decoder_size)
 
 
@@ -43,7 +46,7 @@ class EpiFoundationHeadOutput(ModelOutput):
 
     Attributes:
         loss: mean over the labels that take part, or None without labels.
-        logits: (cells, genes, 2), (cells, labels) or (cells, genes), see the head.
+        logits: (cells, genes, 2), (cells, labels), (cells, genes) or others, see the head.
         cell_embeddings: (cells, hidden).
         hidden_states: on request, the input of the first layer and the output of each, (cells, tokens, hidden).
         attentions: on request and with ``attn_implementation="eager"``, (cells, heads, tokens, tokens) per layer.
@@ -54,79 +57,6 @@ class EpiFoundationHeadOutput(ModelOutput):
     cell_embeddings: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
-
-
-class NormedEmbedding(nn.Module):
-    """An embedding table followed by a LayerNorm."""
-
-    def __init__(self, num_rows: int, config: EpiFoundationConfig, padding_idx: int | None = None) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(num_rows, config.hidden_size, padding_idx=padding_idx)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        """(...) ids -> (..., hidden)."""
-        return self.norm(self.embedding(ids))
-
-    def look_up(self, ids: Tensor) -> Tensor:
-        """The same for a table with fewer rows than `ids`: each row is normalised once, not once per use."""
-        rows = torch.arange(self.embedding.num_embeddings, device=ids.device)
-        return F.embedding(ids, self(rows))
-
-
-class EpiFoundationAttention(nn.Module):
-    """Multi-head self-attention among the peaks of each cell. Peaks form a set: there are no positions."""
-
-    def __init__(self, config: EpiFoundationConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.is_causal = False
-        self.num_heads = config.num_attention_heads
-        self.head_size = config.hidden_size // config.num_attention_heads
-        self.qkv_proj = nn.Linear(config.hidden_size, 3 * config.hidden_size)
-        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
-
-    def forward(
-        self, hidden_states: Tensor, packing: Packing, query_positions: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """(tokens, hidden) -> the context of all tokens, or of those at `query_positions`, one per cell."""
-        qkv = self.qkv_proj(hidden_states).unflatten(-1, (3, self.num_heads, self.head_size))
-        query, key, value = qkv.unbind(dim=1)
-        if query_positions is not None:
-            query = query.index_select(0, query_positions)
-        dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
-        context, weights = attend(query, key, value, packing, self._implementation(query), dropout)
-        return self.o_proj(context.flatten(1)), weights
-
-    def _implementation(self, query: Tensor) -> str:
-        implementation = self.config._attn_implementation
-        if implementation == AUTOMATIC:
-            return "flash_attention_2" if flash_attention_fits(query) else "sdpa"
-        return implementation
-
-
-class EpiFoundationLayer(GradientCheckpointingLayer):
-    """A transformer layer that normalises after each residual sum (post-norm), as the official model does."""
-
-    def __init__(self, config: EpiFoundationConfig) -> None:
-        super().__init__()
-        self.attention = EpiFoundationAttention(config)
-        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
-        self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.activation = ACT2FN[config.hidden_act]
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-
-    def forward(
-        self, hidden_states: Tensor, packing: Packing, query_positions: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """(tokens, hidden) -> the same, or only the rows at `query_positions`; and the attention weights."""
-        context, weights = self.attention(hidden_states, packing, query_positions)
-        residual = hidden_states if query_positions is None else hidden_states.index_select(0, query_positions)
-        hidden_states = self.attention_norm(residual + self.dropout(context))
-        expanded = self.dropout(self.activation(self.up_proj(hidden_states)))
-        return self.feed_forward_norm(hidden_states + self.dropout(self.down_proj(expanded))), weights
 
 
 class EpiFoundationPreTrainedModel(PreTrainedModel):
@@ -172,6 +102,12 @@ class EpiFoundationPreTrainedModel(PreTrainedModel):
         """Replace the table of peak embeddings."""
         self._encoder.peak_embeddings.embedding = cast(nn.Embedding, value)
 
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """As in the base class; all rows are then those of the tokenizer, additional ones among them."""
+        table: nn.Embedding = super().resize_token_embeddings(*args, **kwargs)
+        self.config.additional_vocab_size = table.num_embeddings - self.config.vocab_size
+        return table
+
     @property
     def _encoder(self) -> "EpiFoundationModel":
         return cast(EpiFoundationModel, self.base_model)
@@ -190,20 +126,29 @@ class EpiFoundationModel(EpiFoundationPreTrainedModel):
     """The encoder: a cell's open peaks in, one embedding per peak in context and one per cell out."""
 
     _auto_class = "AutoModel"
-    _keys_to_ignore_on_load_unexpected = OF_GENES + OF_CLASSIFIER
+    _keys_to_ignore_on_load_unexpected = OF_GENES + OF_CLASSIFIER + OF_SELF_SUPERVISION
 
     def __init__(self, config: EpiFoundationConfig) -> None:
         super().__init__(config)
-        self.peak_embeddings = NormedEmbedding(config.vocab_size, config, padding_idx=config.pad_token_id)
+        has_norm = config.use_embedding_norms
+        num_rows = config.vocab_size + config.additional_vocab_size
+        self.peak_embeddings = NormedEmbedding(num_rows, config, config.pad_token_id, has_norm)
         self.chromosome_embeddings = (
-            NormedEmbedding(config.num_chromosomes, config, padding_idx=0) if config.use_chromosome_embeddings else None
+            NormedEmbedding(config.num_chromosomes, config, 0, has_norm) if config.use_chromosome_embeddings else None
         )
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.input_norm = nn.BatchNorm1d(
-            config.hidden_size, eps=config.batch_norm_eps, momentum=config.batch_norm_momentum
+        self.position_embeddings = (
+            nn.Embedding(config.max_position_embeddings, config.hidden_size) if config.max_position_embeddings else None
+        )
+        self.dropout = nn.Dropout(config.hidden_dropout_prob if config.use_input_norm else 0.0)
+        self.input_norm = (
+            nn.BatchNorm1d(config.hidden_size, eps=config.batch_norm_eps, momentum=config.batch_norm_momentum)
+            if config.use_input_norm
+            else nn.Identity()
         )
         self.layers = nn.ModuleList(EpiFoundationLayer(config) for _ in range(config.num_hidden_layers))
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm = (
+            nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.use_final_norm else nn.Identity()
+        )
         self.gradient_checkpointing = False
         self.post_init()
 
@@ -242,7 +187,8 @@ class EpiFoundationModel(EpiFoundationPreTrainedModel):
                 or packed, (1, tokens of all cells), with `cu_seq_lens_q`.
             chromosome_ids: the chromosome of each token, shaped as `input_ids`.
             attention_mask: (cells, tokens), 1 at a token and 0 at padding; by default all but ``[PAD]``.
-            inputs_embeds: (cells, tokens, hidden) rows of the peak table in place of `input_ids`.
+            inputs_embeds: (cells, tokens, hidden) rows of the peak table in place of `input_ids`; without one for
+                ``[CLS]`` where the model has none.
             cu_seq_lens_q: (cells + 1,) int32 bounds of the cells in a packed input.
             output_hidden_states: also return the input of the first layer and the output of each layer.
             output_attentions: also return the attention weights; needs ``attn_implementation="eager"``.
@@ -254,7 +200,8 @@ class EpiFoundationModel(EpiFoundationPreTrainedModel):
             `pooler_output`, (cells, hidden), the cell embeddings.
 
         Raises:
-            ValueError: if neither or both of `input_ids` and `inputs_embeds` are given, or chromosomes are missing.
+            ValueError: if neither or both of `input_ids` and `inputs_embeds` are given, chromosomes are missing, or a
+                cell has more tokens than there are positions.
         """
         output_hidden_states = _given_or(output_hidden_states, self.config.output_hidden_states)
         output_attentions = _given_or(output_attentions, self.config.output_attentions)
@@ -290,6 +237,10 @@ class EpiFoundationModel(EpiFoundationPreTrainedModel):
         inputs_embeds: Tensor | None,
         boundaries: Tensor | None,
     ) -> Packing:
+        allow_empty = not self.config.use_cls_token
+        is_cls = None
+        if allow_empty and input_ids is not None and self.config.cls_token_id is not None:
+            is_cls = input_ids == self.config.cls_token_id
         if boundaries is not None:
             if attention_mask is not None:
                 raise ValueError(
@@ -297,13 +248,16 @@ class EpiFoundationModel(EpiFoundationPreTrainedModel):
                 )
             tokens = input_ids if input_ids is not None else inputs_embeds
             assert tokens is not None
-            return Packing.from_boundaries(boundaries, num_tokens=tokens.shape[0] * tokens.shape[1])
+            packing = Packing.from_boundaries(boundaries, tokens.shape[0] * tokens.shape[1], allow_empty)
+            return packing if is_cls is None else packing.keeping(~is_cls)
         if attention_mask is None and input_ids is not None:
             attention_mask = cast(Tensor, input_ids != self.config.pad_token_id)
         elif attention_mask is None and inputs_embeds is not None:
             attention_mask = torch.ones(inputs_embeds.shape[:2], dtype=torch.bool, device=inputs_embeds.device)
         assert attention_mask is not None
-        return Packing.from_mask(attention_mask)
+        if is_cls is not None:
+            attention_mask = attention_mask.bool() & ~is_cls
+        return Packing.from_mask(attention_mask, allow_empty)
 
     def _embed(
         self,
@@ -317,6 +271,13 @@ class EpiFoundationModel(EpiFoundationPreTrainedModel):
         else:
             assert input_ids is not None
             peaks = self.peak_embeddings(packing.pack(input_ids))
+        if self.position_embeddings is not None:
+            if packing.longest > self.config.max_position_embeddings:
+                raise ValueError(
+                    f"a cell has {packing.longest:,} tokens, this model has positions for "
+                    f"{self.config.max_position_embeddings:,}: lower max_peaks of the tokenizer"
+                )
+            peaks = peaks + self.position_embeddings(packing.places)
         if chromosome_ids is not None:
             chromosome_ids = packing.pack(chromosome_ids)
         # The statistics of input_norm are those of real tokens: padding was left behind in `pack`.
@@ -335,56 +296,6 @@ class EpiFoundationModel(EpiFoundationPreTrainedModel):
                 f"model with it (it has {self.config._attn_implementation!r})"
             )
         return weights
-
-
-class CellClassifier(nn.Module):
-    """Two hidden layers and an output: (cells, hidden) -> (cells, labels)."""
-
-    def __init__(self, config: EpiFoundationConfig) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(config.hidden_size, config.hidden_size) for _ in range(2))
-        self.norms = nn.ModuleList(nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) for _ in range(2))
-        self.output = nn.Linear(config.hidden_size, cast(int, config.num_labels))
-
-    def forward(self, cell_embeddings: Tensor) -> Tensor:
-        """Score each label for each cell."""
-        for layer, norm in zip(self.layers, self.norms, strict=True):
-            cell_embeddings = norm(F.relu(layer(cell_embeddings)))
-        return self.output(cell_embeddings)
-
-
-class GeneDecoder(nn.Module):
-    """What a cell's embedding says about a gene: a small network on the pair of both.
-
-    The official decoder joins cell, batch and gene query into one long vector before a linear map. Here each part has
-    its own piece of that map, and the pieces' outputs are summed: the same numbers, but the gene's part is computed
-    once for all cells and the cell's part once for all genes.
-    """
-
-    def __init__(self, config: EpiFoundationConfig, num_outputs: int) -> None:
-        super().__init__()
-        size = config.gene_decoder_size
-        self.gene_proj = nn.Linear(config.hidden_size, size)
-        self.query_proj = nn.Linear(size, size)
-        self.cell_proj = nn.Linear(config.hidden_size, size, bias=False)
-        self.batch_proj = nn.Linear(config.hidden_size, size, bias=False) if config.use_batch_embeddings else None
-        self.activation = nn.PReLU()
-        self.output = nn.Linear(size, num_outputs)
-
-    def read_cells(self, cell_embeddings: Tensor, batch_embeddings: Tensor | None) -> Tensor:
-        """(cells, hidden) -> the cells' part, (cells, size). Without batch embeddings their part is zero."""
-        cells = self.cell_proj(cell_embeddings)
-        if self.batch_proj is None or batch_embeddings is None:
-            return cells
-        return cells + self.batch_proj(batch_embeddings)
-
-    def read_genes(self, gene_embeddings: Tensor) -> Tensor:
-        """(genes, hidden) -> the genes' part, (genes, size)."""
-        return self.query_proj(self.gene_proj(gene_embeddings).sigmoid())
-
-    def forward(self, cells: Tensor, genes: Tensor) -> Tensor:
-        """Join parts that broadcast against each other, (..., size) -> (..., outputs)."""
-        return self.output(self.activation(cells + genes))
 
 
 class EpiFoundationGeneModel(EpiFoundationPreTrainedModel):
@@ -460,7 +371,11 @@ class EpiFoundationForPeakToGeneAlignment(EpiFoundationGeneModel):
     """Pre-training: predict from a cell's open peaks which genes the same cell expresses (paper, eq. 8 to 10)."""
 
     _auto_class = "AutoModelForPreTraining"
-    _keys_to_ignore_on_load_unexpected = [*OF_CLASSIFIER, r"^expression_decoder\."]  # noqa: RUF012
+    _keys_to_ignore_on_load_unexpected = [  # noqa: RUF012
+        *OF_CLASSIFIER,
+        *OF_SELF_SUPERVISION,
+        r"^expression_decoder\.",
+    ]
 
     def __init__(self, config: EpiFoundationConfig) -> None:
         super().__init__(config)
@@ -509,7 +424,7 @@ class EpiFoundationForPeakToGeneAlignment(EpiFoundationGeneModel):
         Returns:
             `loss`, cross entropy per gene; `logits`, (cells, genes, 2); `cell_embeddings`, (cells, hidden).
         """
-        out = self.epifoundation(input_ids, chromosome_ids, attention_mask, **_cells_only(kwargs))
+        out = self.epifoundation(input_ids, chromosome_ids, attention_mask, **cells_only(kwargs))
         logits = self._decode(self.alignment_decoder, out.pooler_output, gene_ids, gene_chromosome_ids, batch_ids)
         if self.gene_bias is not None:
             column = self.gene_bias[:, None]
@@ -518,15 +433,15 @@ class EpiFoundationForPeakToGeneAlignment(EpiFoundationGeneModel):
         loss = None
         if labels is not None:
             labels = self._labels_of_genes(labels, gene_ids)
-            loss = _cross_entropy(logits.flatten(0, 1), labels.flatten(), num_items_in_batch)
-        return _head_output(loss, logits, out)
+            loss = cross_entropy(logits.flatten(0, 1), labels.flatten(), num_items_in_batch)
+        return head_output(loss, logits, out)
 
 
 class EpiFoundationForCellClassification(EpiFoundationPreTrainedModel):
     """Cell-type annotation: one label per cell."""
 
     _auto_class = "AutoModelForSequenceClassification"
-    _keys_to_ignore_on_load_unexpected = OF_GENES
+    _keys_to_ignore_on_load_unexpected = OF_GENES + OF_SELF_SUPERVISION
 
     def __init__(self, config: EpiFoundationConfig) -> None:
         super().__init__(config)
@@ -557,10 +472,10 @@ class EpiFoundationForCellClassification(EpiFoundationPreTrainedModel):
         Returns:
             `loss`, cross entropy per labelled cell; `logits`, (cells, labels); `cell_embeddings`, (cells, hidden).
         """
-        out = self.epifoundation(input_ids, chromosome_ids, attention_mask, **_cells_only(kwargs))
+        out = self.epifoundation(input_ids, chromosome_ids, attention_mask, **cells_only(kwargs))
         logits = self.classifier(out.pooler_output)
-        loss = None if labels is None else _cross_entropy(logits, labels.flatten(), num_items_in_batch)
-        return _head_output(loss, logits, out)
+        loss = None if labels is None else cross_entropy(logits, labels.flatten(), num_items_in_batch)
+        return head_output(loss, logits, out)
 
 
 class EpiFoundationForExpressionPrediction(EpiFoundationGeneModel):
@@ -571,7 +486,12 @@ class EpiFoundationForExpressionPrediction(EpiFoundationGeneModel):
     """
 
     _auto_class = "AutoModelForExpressionPrediction"  # Transformers has none; the name only makes it copy the code
-    _keys_to_ignore_on_load_unexpected = [*OF_CLASSIFIER, r"^alignment_decoder\.", r"^gene_bias"]  # noqa: RUF012
+    _keys_to_ignore_on_load_unexpected = [  # noqa: RUF012
+        *OF_CLASSIFIER,
+        *OF_SELF_SUPERVISION,
+        r"^alignment_decoder\.",
+        r"^gene_bias",
+    ]
 
     def __init__(self, config: EpiFoundationConfig) -> None:
         super().__init__(config)
@@ -617,46 +537,27 @@ class EpiFoundationForExpressionPrediction(EpiFoundationGeneModel):
         Returns:
             `loss`, mean squared error per gene; `logits`, (cells, genes) levels; `cell_embeddings`, (cells, hidden).
         """
-        out = self.epifoundation(input_ids, chromosome_ids, attention_mask, **_cells_only(kwargs))
+        out = self.epifoundation(input_ids, chromosome_ids, attention_mask, **cells_only(kwargs))
         levels = self._decode(self.expression_decoder, out.pooler_output, gene_ids, gene_chromosome_ids, batch_ids)
         levels = levels.squeeze(-1)
         loss = None
         if labels is not None:
-            loss = _squared_error(levels, self._labels_of_genes(labels, gene_ids), num_items_in_batch)
-        return _head_output(loss, levels, out)
+            loss = squared_error(levels, self._labels_of_genes(labels, gene_ids), num_items_in_batch)
+        return head_output(loss, levels, out)
 
 
 def _given_or(value: bool | None, default: bool | None) -> bool:
     return bool(default if value is None else value)
 
 
-def _cells_only(kwargs: dict[str, Any]) -> dict[str, Any]:
+def cells_only(kwargs: dict[str, Any]) -> dict[str, Any]:
     # return_dict belongs to the head, whose own decorator has dealt with it.
     return {**kwargs, "cell_embeddings_only": True, "return_dict": True}
 
 
-def _head_output(loss: Tensor | None, logits: Tensor, out: BaseModelOutputWithPooling) -> EpiFoundationHeadOutput:
+def head_output(loss: Tensor | None, logits: Tensor | None, out: BaseModelOutputWithPooling) -> EpiFoundationHeadOutput:
+    """What a head returns beside what the encoder did."""
     return EpiFoundationHeadOutput(loss, logits, out.pooler_output, out.hidden_states, out.attentions)
-
-
-def _mean_over_labels(total: Tensor, is_label: Tensor, num_items: Tensor | int | None) -> Tensor:
-    """Divide a summed loss by the number of labels, here or in the whole accumulated batch."""
-    if num_items is None:
-        num_items = is_label.sum().clamp(min=1)
-    elif isinstance(num_items, Tensor):
-        num_items = num_items.to(total.device)
-    return total / num_items
-
-
-def _cross_entropy(logits: Tensor, labels: Tensor, num_items: Tensor | int | None) -> Tensor:
-    total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED_LABEL, reduction="sum")
-    return _mean_over_labels(total, labels != IGNORED_LABEL, num_items)
-
-
-def _squared_error(levels: Tensor, labels: Tensor, num_items: Tensor | int | None) -> Tensor:
-    is_label = labels != IGNORED_LABEL
-    error = torch.where(is_label, levels.float() - labels.float(), 0.0)
-    return _mean_over_labels(error.square().sum(), is_label, num_items)
 
 
 __all__ = [

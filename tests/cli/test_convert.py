@@ -1,3 +1,4 @@
+import gzip
 import json
 import re
 import shutil
@@ -7,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from epifoundation import EpiFoundationForCellClassification, EpiFoundationForPeakToGeneAlignment
-from epifoundation.inference import load_tokenizer
+from epifoundation import EpiFoundationForCellClassification, EpiFoundationForPeakToGeneAlignment, EpiFoundationModel
+from epifoundation.inference import load_model_and_tokenizer, load_tokenizer
 
 OFFICIAL = Path(__file__).parents[1] / "reference" / "official_checkpoint"
 SPECIAL = ["<pad>", "<mask>", "<cls>", "<eos>"]
@@ -120,3 +121,85 @@ def test_the_output_is_replaced_on_request_alone(run, run_badly, command, tmp_pa
     assert "--overwrite" in run_badly(*command)
     assert run(*command, "--overwrite").exit_code == 0
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["official", "out"]
+
+
+# Atacformer
+
+ATACFORMER = Path(__file__).parents[1] / "reference" / "official_atacformer"
+REGIONS = [(f"chr{1 + i % 3}", 1000 * (200 - i), 1000 * (200 - i) + 300) for i in range(120)]
+
+
+def write_universe(path, regions=REGIONS):
+    text = "".join(f"{chromosome}\t{start}\t{end}\n" for chromosome, start, end in regions)
+    path.write_bytes(gzip.compress(text.encode()))
+
+
+@pytest.fixture
+def atacformer(tmp_path):
+    """An official checkpoint of 120 regions, in no order."""
+    folder = tmp_path / "official"
+    shutil.copytree(ATACFORMER / "base_pos", folder)
+    write_universe(folder / "universe.bed.gz")
+    return folder
+
+
+def test_an_atacformer_gives_the_official_outputs_from_region_names(run, atacformer, tmp_path):
+    result = run("convert", atacformer, "--from", "atacformer", "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "38 tensors converted, 0 left out; saved as EpiFoundationModel with 120 peaks" in result.stdout
+    model, tokenizer = load_model_and_tokenizer(tmp_path / "out")
+    given, expected = (load_file(ATACFORMER / "base_pos" / f"{name}.safetensors") for name in ("inputs", "outputs"))
+    # The only case with positions; they count in the order in which the official code read the regions.
+    for i, mask in enumerate(given["attention_mask"]):
+        official_ids = given["input_ids"][i, mask].tolist()
+        names = ["{}:{}-{}".format(*REGIONS[region]) for region in official_ids if region < 120]
+        ids = tokenizer.convert_tokens_to_ids(names)
+        assert ids == [region + 4 for region in official_ids if region < 120]
+        ids = iter(ids)
+        unknown = 4 + 120
+        row = [2, *(next(ids) if region < 120 else unknown for region in official_ids)]
+        with torch.no_grad():
+            out = model(torch.tensor([row]))
+        torch.testing.assert_close(out.pooler_output[0], expected["cell_embedding"][i], **TOLERANCE)
+
+
+def test_a_converted_atacformer_embeds_cells_that_begin_with_cls(run, atacformer, tmp_path):
+    run("convert", atacformer, "--from", "atacformer", "-o", tmp_path / "out")
+    model, tokenizer = load_model_and_tokenizer(tmp_path / "out", model_class=EpiFoundationModel)
+    assert tokenizer.max_peaks == 40
+    batch = tokenizer([["chr1:200000-200300", "chr2:199000-199300"], []], return_tensors="pt")
+    with torch.no_grad():
+        cells = model(**batch).pooler_output
+    assert cells[0].ne(0).all()
+    assert cells[1].eq(0).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--genes", "x"), "--genes is of EpiFoundation checkpoints"),
+        (("--num-attention-heads", 4), "config.json of an Atacformer tells it"),
+        (("--peaks", "none.bed"), "none.bed does not exist: expected the regions of the checkpoint"),
+    ],
+)
+def test_options_that_do_not_fit_an_atacformer_are_refused(run_badly, atacformer, tmp_path, options, message):
+    assert message in run_badly("convert", atacformer, "--from", "atacformer", "-o", tmp_path / "out", *options)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("regions", "message"),
+    [
+        (REGIONS[:-1], "has 119 regions, the checkpoint 120"),
+        ([*REGIONS[:-1], REGIONS[3]], "line 120: chr1:197000-197300 stands already in line 4"),
+        ([*REGIONS[:-1], ("chr1", "x", 5)], "line 120: expected chromosome, start and end, tab between"),
+    ],
+)
+def test_a_universe_that_does_not_fit_is_refused(run_badly, atacformer, tmp_path, regions, message):
+    write_universe(atacformer / "universe.bed.gz", regions)
+    assert message in run_badly("convert", atacformer, "--from", "atacformer", "-o", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_epifoundation_checkpoint_needs_its_peaks(run_badly, official, tmp_path):
+    assert "needs --peaks" in run_badly("convert", official / "model.pth", "-o", tmp_path / "out")

@@ -29,6 +29,16 @@ SMALL = {
     "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
 }
+# What the encoder of the published Atacformer leaves out.
+ATACFORMER = {
+    "use_chromosome_embeddings": False,
+    "use_embedding_norms": False,
+    "use_input_norm": False,
+    "use_final_norm": False,
+    "use_cls_token": False,
+    "pooling": "mean",
+}
+ENCODERS = {"epifoundation": {}, "atacformer": ATACFORMER}
 
 
 def build_config(**changes: Any) -> EpiFoundationConfig:
@@ -80,6 +90,32 @@ def read_official(case: str) -> SimpleNamespace:
     folder = OFFICIAL / case
     tensors = {file.stem: load_file(file) for file in folder.glob("*.safetensors")}
     return SimpleNamespace(name=case, **json.loads((folder / "config.json").read_text()), **tensors)
+
+
+def pack_cells(cells: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same cells in one row without padding; labels of tokens too."""
+    is_token = cells["attention_mask"].bool()
+    per_token = ("input_ids", "chromosome_ids", "labels")
+    row = {name: cells[name][is_token][None] for name in per_token if name in cells}
+    rest = {name: values for name, values in cells.items() if name not in (*per_token, "attention_mask")}
+    return row | rest | {"cu_seq_lens_q": nn.functional.pad(is_token.sum(dim=1).cumsum(0), (1, 0)).int()}
+
+
+@pytest.fixture(scope="session", params=ENCODERS)
+def encoder(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Fields of the configuration of either encoder."""
+    return ENCODERS[request.param]
+
+
+@pytest.fixture(scope="session")
+def atacformer() -> dict[str, Any]:
+    """Fields of the configuration of an Atacformer."""
+    return ATACFORMER
+
+
+@pytest.fixture(scope="session")
+def packed() -> Callable[..., dict[str, Tensor]]:
+    return pack_cells
 
 
 @pytest.fixture(scope="session")

@@ -162,3 +162,52 @@ def test_boundaries_that_do_not_cut_the_tokens_into_cells_are_refused(bounds):
 def test_the_mean_of_many_half_precision_tokens_does_not_overflow():
     packing = Packing.from_boundaries(torch.tensor([0, 12_000]), 12_000)
     assert packing.mean(torch.full((12_000, 2), 6.0, dtype=torch.float16)).tolist() == [[6.0, 6.0]]
+
+
+# Cells without tokens
+
+
+def test_empty_cells_are_refused_unless_they_may_be():
+    mask = torch.tensor([[True, True], [False, False]])
+    with pytest.raises(ValueError, match="cell 1 of the batch has no token"):
+        Packing.from_mask(mask)
+    assert Packing.from_mask(mask, allow_empty=True).lengths == [2, 0]
+    bounds = torch.tensor([0, 2, 2, 3])
+    with pytest.raises(ValueError, match="at least one token"):
+        Packing.from_boundaries(bounds, 3)
+    assert Packing.from_boundaries(bounds, 3, allow_empty=True).lengths == [2, 0, 1]
+    with pytest.raises(ValueError, match="no cell ending before it begins, got"):
+        Packing.from_boundaries(torch.tensor([0, 4, 3]), 3, allow_empty=True)
+
+
+@pytest.mark.parametrize("lengths", [[3, 0, 2], [2, 0], [0, 2], [0, 0], [1, 1]])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_empty_cells_change_nothing_for_the_others(implementation, lengths):
+    query, key, value = (random_tokens(sum(lengths), i) for i in range(3))
+    packing = Packing.from_boundaries(boundaries_of(lengths), sum(lengths), allow_empty=True)
+    context, _ = attend(query, key, value, packing, implementation, dropout=0.0)
+    expected, _ = attention_by_hand(query, key, value, lengths, lengths)
+    torch.testing.assert_close(context, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_an_empty_cell_has_the_mean_zero():
+    packing = Packing.from_boundaries(boundaries_of([2, 0, 1]), 3, allow_empty=True)
+    packed = torch.tensor([[1.0, 2.0], [3.0, 6.0], [5.0, 5.0]])
+    assert packing.mean(packed).tolist() == [[2.0, 4.0], [0.0, 0.0], [5.0, 5.0]]
+
+
+def test_tokens_of_a_packed_row_can_be_left_out():
+    packing = Packing.from_boundaries(boundaries_of([3, 1, 2]), 6)
+    kept = packing.keeping(torch.tensor([[False, True, True, False, False, True]]))
+    assert kept.lengths == [2, 0, 1]
+    assert kept.boundaries.tolist() == [0, 2, 2, 3]
+    row = torch.arange(6.0)[None, :, None]
+    assert kept.pack(row).flatten().tolist() == [1, 2, 5]
+    assert kept.unpack(kept.pack(row)).flatten().tolist() == [0, 1, 2, 0, 0, 5]
+
+
+@settings(deadline=None)
+@given(mask=st.lists(st.lists(st.booleans(), min_size=6, max_size=6), min_size=1, max_size=5).map(torch.tensor))
+def test_places_count_the_tokens_of_each_cell(mask):
+    expected = [place for row in mask.tolist() for place in range(sum(row))]
+    assert Packing.from_mask(mask, allow_empty=True).places.tolist() == expected

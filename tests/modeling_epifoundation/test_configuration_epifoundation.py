@@ -58,6 +58,11 @@ def test_a_value_of_a_wrong_type_is_refused_by_name(field, value):
         ({"use_batch_embeddings": True}, "use_batch_embeddings needs num_batches.* it is 0"),
         ({"hidden_dropout_prob": 1}, r"hidden_dropout_prob must lie in \[0, 1\), got 1"),
         ({"attention_probs_dropout_prob": -0.1}, r"attention_probs_dropout_prob must lie in \[0, 1\), got -0.1"),
+        ({"use_cls_token": False}, r"pooling='cls' takes the output at \[CLS\], .* use 'mean'"),
+        ({"max_position_embeddings": -1}, "max_position_embeddings must be at least 0, got -1"),
+        ({"discriminator_size": 0}, "discriminator_size must be at least 1, or None, got 0"),
+        ({"num_imputed_genes": 0}, "num_imputed_genes must be at least 1, or None, got 0"),
+        ({"gene_encoder": {"vocab_size": 3}}, "must name its kind under 'model_type', .* got the keys vocab_size"),
         ({"vocab_size": 3}, "eos_token_id must lie in the peak table of 3 rows, got 3"),
         ({"pad_token_id": -1}, "pad_token_id must lie in the peak table"),
         ({"gene_pad_token_id": 50, "gene_vocab_size": 50}, "gene_pad_token_id must lie in the gene table of 50 rows"),
@@ -88,6 +93,8 @@ def test_a_saved_configuration_comes_back_equal(make_config, tmp_path):
         use_batch_embeddings=True,
         use_gene_bias=True,
         pooling="mean",
+        use_cls_token=False,
+        gene_encoder={"model_type": "bert", "hidden_size": 8},
         id2label={0: "B", 1: "NK", 2: "T"},
         label2id={"B": 0, "NK": 1, "T": 2},
     )
@@ -105,3 +112,9 @@ def test_a_file_with_a_wrong_type_is_refused_when_read(make_config, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(content | {"num_hidden_layers": "two"}))
     with pytest.raises(StrictDataclassFieldValidationError, match="num_hidden_layers"):
         EpiFoundationConfig.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("version", [0, 2])
+def test_a_format_that_is_not_known_says_what_to_do(version):
+    with pytest.raises(StrictDataclassClassValidationError, match="written by a newer epifoundation; upgrade with"):
+        EpiFoundationConfig(format_version=version)

@@ -663,7 +663,8 @@ def test_weights_can_be_split_over_several_files(make_model, cells, tmp_path):
 @pytest.mark.parametrize("model_class", CLASSES)
 def test_a_saved_folder_holds_the_code_and_names_every_class(model_class, make_model, tmp_path):
     folder = folder_of(make_model(model_class), tmp_path)
-    code = {"attention_epifoundation.py", "configuration_epifoundation.py", "modeling_epifoundation.py"}
+    parts = ("attention", "configuration", "decoders", "layers", "losses", "modeling")
+    code = {f"{part}_epifoundation.py" for part in parts}
     assert {path.name for path in folder.iterdir()} == code | {"config.json", "model.safetensors"}
     auto_map = json.loads((folder / "config.json").read_text())["auto_map"]
     assert auto_map["AutoConfig"] == "configuration_epifoundation.EpiFoundationConfig"

@@ -11,6 +11,7 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForMaskedLM,
     AutoModelForPreTraining,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -18,22 +19,36 @@ from transformers import (
 
 from epifoundation import (
     EpiFoundationConfig,
+    EpiFoundationForBatchCorrection,
     EpiFoundationForCellClassification,
+    EpiFoundationForCellClustering,
+    EpiFoundationForContrastiveAlignment,
+    EpiFoundationForExpressionImputation,
     EpiFoundationForExpressionPrediction,
+    EpiFoundationForMaskedPeaks,
     EpiFoundationForPeakToGeneAlignment,
+    EpiFoundationForReplacedPeaks,
     EpiFoundationModel,
 )
 from epifoundation.tokenization import GeneVocabulary, PeakTokenizer, PeakVocabulary
 
 PEAKS = [f"chr{1 + i // 10}:{1000 * i}-{1000 * i + 500}" for i in range(30)]
 CELLS = [PEAKS[:7], [], PEAKS[5:25:3]]
-# Class -> the Auto class that opens it; expression has none.
+# Class -> the Auto class that opens it; some have none.
 AUTO_CLASSES = {
     EpiFoundationModel: AutoModel,
     EpiFoundationForPeakToGeneAlignment: AutoModelForPreTraining,
     EpiFoundationForCellClassification: AutoModelForSequenceClassification,
     EpiFoundationForExpressionPrediction: None,
+    EpiFoundationForMaskedPeaks: AutoModelForMaskedLM,
+    EpiFoundationForReplacedPeaks: None,
+    EpiFoundationForCellClustering: None,
+    EpiFoundationForBatchCorrection: None,
+    EpiFoundationForContrastiveAlignment: None,
+    EpiFoundationForExpressionImputation: None,
 }
+GENE_ENCODER = {"model_type": "bert", "vocab_size": 7, "hidden_size": 8, "num_hidden_layers": 1,
+                "num_attention_heads": 2, "intermediate_size": 8, "max_position_embeddings": 9}  # fmt: skip
 
 # Opens each folder once as its class and once as a bare encoder, then saves it again from the code found there.
 ELSEWHERE = """
@@ -50,14 +65,13 @@ import torch, transformers
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 job = json.loads(sys.argv[1])
-for folder, auto_class, again in job["folders"]:
+for folder, auto_class, name, again in job["folders"]:
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
     inputs = tokenizer.pad(tokenizer(job["cells"]), return_tensors="pt")
     encoder = transformers.AutoModel.from_pretrained(folder, trust_remote_code=True)
     if auto_class:
         model = getattr(transformers, auto_class).from_pretrained(folder, trust_remote_code=True)
     else:
-        name = "modeling_epifoundation.EpiFoundationForExpressionPrediction"
         model = get_class_from_dynamic_module(name, folder).from_pretrained(folder)
     genes = {"gene_chromosome_ids": torch.as_tensor(tokenizer.gene_chromosome_ids[4:]).long()}
     with torch.no_grad():
@@ -81,7 +95,8 @@ def tokenizer():
 @pytest.fixture(scope="module")
 def folders(make_model, tokenizer, tmp_path_factory):
     """A folder of each class, with its tokenizer."""
-    sizes = {"vocab_size": len(PEAKS) + 4, "gene_vocab_size": 3 + 4, "num_chromosomes": 28}
+    sizes = {"vocab_size": len(PEAKS) + 4, "gene_vocab_size": 3 + 4, "num_chromosomes": 28, "num_batches": 2}
+    sizes["gene_encoder"] = GENE_ENCODER
     saved = {}
     for model_class in AUTO_CLASSES:
         saved[model_class] = tmp_path_factory.mktemp(model_class.__name__)
@@ -105,10 +120,18 @@ def expected(folders, tokenizer):
     return numbers
 
 
+def name_of(model_class):
+    """The class as a saved folder names it."""
+    return f"{model_class.__module__.rpartition('.')[2]}.{model_class.__name__}"
+
+
 def run_elsewhere(jobs, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir(exist_ok=True)
-    folders = [[str(f), auto.__name__ if auto else None, str(again) if again else None] for f, auto, again in jobs]
+    folders = [
+        [str(f), auto.__name__ if auto else None, name_of(c), str(again) if again else None]
+        for c, f, auto, again in jobs
+    ]
     run = subprocess.run(
         [sys.executable, "-c", ELSEWHERE, json.dumps({"cells": CELLS, "folders": folders})],
         cwd=elsewhere,
@@ -129,7 +152,7 @@ def assert_numbers(folder, expected):
 
 def test_saved_folders_open_where_the_package_is_not_installed(folders, expected, tmp_path):
     again = {model_class: tmp_path / model_class.__name__ for model_class in folders}
-    run_elsewhere([(folders[c], auto, again[c]) for c, auto in AUTO_CLASSES.items()], tmp_path)
+    run_elsewhere([(c, folders[c], auto, again[c]) for c, auto in AUTO_CLASSES.items()], tmp_path)
     for model_class, folder in folders.items():
         assert_numbers(folder, expected[model_class])
         # What was saved there is whole: same files, same numbers, and it opens with the package too.
@@ -138,9 +161,10 @@ def test_saved_folders_open_where_the_package_is_not_installed(folders, expected
         for name, value in model_class.from_pretrained(folder).state_dict().items():
             assert torch.equal(loaded[name], value), name
     # And once more from there, as a stranger would open it.
-    run_elsewhere([(again[c], auto, None) for c, auto in AUTO_CLASSES.items()], tmp_path)
-    for model_class, folder in again.items():
-        assert_numbers(folder, expected[model_class])
+    some = [EpiFoundationModel, EpiFoundationForExpressionPrediction, EpiFoundationForBatchCorrection]
+    run_elsewhere([(c, again[c], AUTO_CLASSES[c], None) for c in some], tmp_path)
+    for model_class in some:
+        assert_numbers(again[model_class], expected[model_class])
 
 
 @pytest.mark.wheel
@@ -157,6 +181,14 @@ def test_with_the_package_the_auto_classes_need_no_trust(folders, expected):
 def test_with_the_package_its_own_code_is_used_even_where_remote_code_is_trusted(folders):
     folder = folders[EpiFoundationModel]
     assert type(AutoModel.from_pretrained(folder, trust_remote_code=True)) is EpiFoundationModel
+
+
+def test_every_folder_names_its_class(folders):
+    for model_class, folder in folders.items():
+        auto_map = json.loads((folder / "config.json").read_text())["auto_map"]
+        assert name_of(model_class) in auto_map.values()
+        for name in auto_map.values():
+            assert (folder / f"{name.partition('.')[0]}.py").is_file()
 
 
 def test_auto_classes_build_from_a_configuration(make_config):
