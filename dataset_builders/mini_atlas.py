@@ -64,14 +64,10 @@ class MiniAtlas(PairedCells):
             OSError: if a file cannot be downloaded.
             ValueError: if there is no such subset, or for the reasons of `PairedCells`.
         """
-        if subset not in SUBSETS:
-            raise ValueError(f"MiniAtlas has no subset {subset!r}: expected one of {', '.join(SUBSETS)}")
         self.subset = subset
-        names = [f"{subset}_atlas_{modality}.h5ad" for modality in ("atac", "rna")[: 1 if atac_only else 2]]
-        if data_dir is None:
-            files = [_downloaded(name, repo_id, revision, download_dir) for name in names]
-        else:
-            files = _found(names, Path(data_dir))
+        files = mini_atlas_files(
+            subset, data_dir, repo_id=repo_id, revision=revision, atac_only=atac_only, download_dir=download_dir
+        )
         super().__init__(
             *files,
             tokenizer=tokenizer,
@@ -80,6 +76,24 @@ class MiniAtlas(PairedCells):
             config_name=subset,
             **options,
         )
+
+
+def mini_atlas_files(
+    subset: str,
+    data_dir: PathLike | None = None,
+    *,
+    repo_id: str = REPOSITORY,
+    revision: str = "main",
+    atac_only: bool = False,
+    download_dir: PathLike | None = None,
+) -> list[PathLike]:
+    """The ATAC file of a subset and, unless `atac_only`, its RNA file; for arguments and errors see `MiniAtlas`."""
+    if subset not in SUBSETS:
+        raise ValueError(f"MiniAtlas has no subset {subset!r}: expected one of {', '.join(SUBSETS)}")
+    names = [f"{subset}_atlas_{modality}.h5ad" for modality in ("atac", "rna")[: 1 if atac_only else 2]]
+    if data_dir is None:
+        return [_downloaded(name, repo_id, revision, download_dir) for name in names]
+    return _found(names, Path(data_dir))
 
 
 def _found(names: list[str], folder: Path) -> list[PathLike]:

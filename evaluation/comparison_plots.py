@@ -162,8 +162,8 @@ def _quartiles(values: np.ndarray) -> np.ndarray:
 
 
 def _size(num_cells: int) -> float:
-    """Area of a marker in square points, so that cells cover about the same part of a panel."""
-    return float(np.clip(8_000 / num_cells, 1.5, 14))
+    """Area of a marker in square points; below 5 some shapes are no longer drawn."""
+    return float(np.clip(16_000 / num_cells, 5, 14))
 
 
 def _axes(ax: "Axes | None") -> Any:
