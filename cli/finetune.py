@@ -22,6 +22,8 @@ def classification(words: Words = None, options: ListOptions = False) -> None:
     --output_dir. Ended at any time, the same command goes on from the last complete checkpoint.
 
     Example: epifoundation finetune classification --model pretrained --data cells --output_dir annotator
+
+    Cells without measured genes have no model to start from: --model new --init_peak_embeddings lsi does without.
     """
     from epifoundation.training.options import ClassificationOptions
     from epifoundation.training.runs import finetune_classification

@@ -5,12 +5,22 @@ from typing import Annotated
 
 import typer
 
+from .annotate import annotate
+from .card import card
 from .convert import convert
 from .coverage import coverage
 from .embed import embed
+from .evaluate import evaluate
+from .expression import expression
 from .finetune import finetune
+from .prepare import prepare
 from .pretrain import pretrain
+from .pull import pull
+from .push import push
+from .qc import qc
+from .remap import remap
 from .reporting import interrupt_on_termination
+from .tokenize import tokenize
 from .training import PASS_ON
 
 app = typer.Typer(
@@ -21,10 +31,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # an unexpected error shows a plain traceback, fit for a report
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (embed, coverage, convert):
+for command in (embed, annotate, expression, coverage, convert, tokenize, prepare, qc, remap, card, push, pull):
     app.command()(command)
 app.command(context_settings=PASS_ON)(pretrain)
 app.add_typer(finetune)
+app.add_typer(evaluate)
 
 
 def _show_version(is_wanted: bool) -> None:

@@ -8,8 +8,8 @@ from .training import ListOptions, Words, start
 def pretrain(words: Words = None, options: ListOptions = False) -> None:
     """Pre-train a model: which genes does a cell express, given its open peaks?
 
-    Takes a folder of tokenised cells with their tokenizer, and leaves a checkpoint, run.json and curves.png in
-    --output_dir. Ended at any time, the same command goes on from the last complete checkpoint.
+    Takes a folder as 'tokenize' writes it, and leaves a checkpoint, run.json and curves.png in --output_dir. Ended at
+    any time, the same command goes on from the last complete checkpoint.
 
     Example: epifoundation pretrain examples/settings/pretrain_small.yaml --data cells --output_dir pretrained
 

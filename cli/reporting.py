@@ -26,7 +26,7 @@ def one_line_errors(command: Callable[P, None]) -> Callable[P, None]:
             except KeyboardInterrupt:
                 _say("interrupted; nothing was written")
                 raise typer.Exit(INTERRUPTED) from None
-            except (ValueError, OSError, MemoryError) as error:
+            except (ValueError, OSError, MemoryError, ImportError) as error:
                 _say(f"error: {_message(error)}")
                 raise typer.Exit(1) from None
 

@@ -727,7 +727,7 @@ def _truncated(tokens: _CellTokens, max_peaks: int, generator: np.random.Generat
     for cell in np.flatnonzero(tokens.lengths > max_peaks):
         begin, end = ends[cell] - tokens.lengths[cell], ends[cell]
         order = (
-            _content_order(tokens.ids[begin:end], max_peaks)
+            content_order(tokens.ids[begin:end], max_peaks)
             if generator is None
             else generator.permutation(end - begin)
         )
@@ -735,11 +735,18 @@ def _truncated(tokens: _CellTokens, max_peaks: int, generator: np.random.Generat
     return _CellTokens(tokens.ids[is_kept], np.minimum(tokens.lengths, max_peaks))
 
 
-def _content_order(ids: np.ndarray, num_first: int) -> np.ndarray:
-    """An order of the ids that looks random but follows from the set of ids; `num_first` of them are chosen.
+def content_order(ids: np.ndarray, num_first: int) -> np.ndarray:
+    """The choice of peaks at inference: an order that looks random but follows from the set of ids alone.
 
     The hashes of all ids, combined so that their order does not matter, give the seed of the cell. Hashing is
     one to one, so no two ids tie.
+
+    Args:
+        ids: (ids,) each once, more than `num_first`.
+        num_first: how many are chosen.
+
+    Returns:
+        (ids,) positions; those of the chosen ids come first, in no particular order.
     """
     values = ids.astype(np.uint64)
     seed = np.bitwise_xor.reduce(_mixed(values))

@@ -2,20 +2,28 @@
 
 from epifoundation.training.batches import CellBatchSampler
 from epifoundation.training.collators import AlignmentCollator, ClassificationCollator, ExpressionCollator
+from epifoundation.training.contrastive import ContrastiveCollator, typical_gene_counts
 from epifoundation.training.expression import expression_levels, log_normalized
 from epifoundation.training.initialization import init_cell_projection, init_gene_bias, init_peak_embeddings
+from epifoundation.training.self_supervision import MaskedPeaksCollator, ReplacedPeaksCollator
 from epifoundation.training.trainer import EpiFoundationTrainer, balanced_class_weights
+from epifoundation.training.triplets import TripletCollator
 
 __all__ = [
     "AlignmentCollator",
     "CellBatchSampler",
     "ClassificationCollator",
+    "ContrastiveCollator",
     "EpiFoundationTrainer",
     "ExpressionCollator",
+    "MaskedPeaksCollator",
+    "ReplacedPeaksCollator",
+    "TripletCollator",
     "balanced_class_weights",
     "expression_levels",
     "init_cell_projection",
     "init_gene_bias",
     "init_peak_embeddings",
     "log_normalized",
+    "typical_gene_counts",
 ]

@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 from epifoundation.tokenization import PeakTokenizer
-
-# The tokenizer's choice of peaks at inference; evaluation must read the very same ones.
-from epifoundation.tokenization.tokenization_epifoundation import _content_order
+from epifoundation.tokenization.tokenization_epifoundation import content_order
 from epifoundation.training.expression import expression_levels
 
 Row = Mapping[str, Any]
@@ -215,8 +213,8 @@ def draw_peaks(input_ids: Any, max_peaks: int, rng: np.random.Generator | None) 
     ids = np.asarray(input_ids)
     if len(ids) - 1 <= max_peaks:
         return ids
-    if rng is None:
-        kept = np.sort(_content_order(ids[1:], max_peaks)[:max_peaks])
+    if rng is None:  # evaluation must read the very peaks that inference reads
+        kept = np.sort(content_order(ids[1:], max_peaks)[:max_peaks])
     else:
         kept = np.sort(rng.choice(len(ids) - 1, max_peaks, replace=False, shuffle=False))
     return ids[np.r_[0, kept + 1]]

@@ -8,6 +8,10 @@ from epifoundation import EpiFoundationForPeakToGeneAlignment, EpiFoundationPreT
 from epifoundation.configuration_epifoundation import FIRST_GENE_ID
 from epifoundation.dataset_builders.lsi import LatentSemanticIndex
 from epifoundation.dataset_builders.paired_cells import count_matrix, peak_matrix
+from epifoundation.tokenization import PeakTokenizer
+from epifoundation.training.collators import draw_peaks
+
+CELLS_PER_BATCH = 32
 
 
 @torch.no_grad()
@@ -63,6 +67,23 @@ def init_gene_bias(model: EpiFoundationForPeakToGeneAlignment, cells: Dataset, m
     zeros = share_of_others.sum() - is_expressed.T @ share_of_others
     model.gene_bias.zero_()
     model.gene_bias[FIRST_GENE_ID:] = torch.from_numpy(np.log((ones + 0.5) / (zeros + 0.5))).to(model.gene_bias)
+
+
+@torch.no_grad()
+def cell_embeddings(
+    model: EpiFoundationPreTrainedModel, tokenizer: PeakTokenizer, cells: Dataset, max_peaks: int | None = None
+) -> np.ndarray:
+    """(cells, hidden) embeddings of tokenised cells, read as in evaluation; the mode of the model is left as it was."""
+    encoder, was_training = model.base_model, model.training
+    max_peaks = max_peaks or tokenizer.max_peaks
+    embeddings = []
+    model.eval()
+    for block in cells.select_columns("input_ids").with_format("numpy").iter(CELLS_PER_BATCH):
+        peaks = [{"input_ids": draw_peaks(ids, max_peaks, None)} for ids in block["input_ids"]]
+        batch = tokenizer.pad(peaks, return_tensors="pt").to(model.device)
+        embeddings.append(encoder(**batch, cell_embeddings_only=True).pooler_output.float().cpu().numpy())
+    model.train(was_training)
+    return np.concatenate(embeddings)
 
 
 @torch.no_grad()

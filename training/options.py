@@ -12,6 +12,8 @@ from transformers import HfArgumentParser, TrainingArguments
 SETTINGS_SUFFIXES = (".yaml", ".yml")
 # Metrics of which less is better; the Trainer knows of losses only.
 LESS_IS_BETTER = ("loss", "mse")
+# In place of a checkpoint: cells without measured genes have none to be pre-trained on.
+NEW_MODEL = "new"
 
 
 def _option(default: Any, text: str) -> Any:
@@ -30,6 +32,7 @@ class RunOptions:
     max_tokens_per_batch: int | None = _option(None, "Tokens per batch and process at most; by default no limit.")
     packing: bool = _option(True, "Lay the training cells of a batch end to end; otherwise they are padded.")
     freeze_peak_table: bool = _option(False, "Do not train the peak embeddings.")
+    lazy_adam: bool = _option(False, "AdamW that updates only the peaks and genes of the batch; saves time and memory.")
     freeze_batch_norm: bool = _option(False, "Leave BatchNorm at its statistics; for very small batches.")
     early_stopping_patience: int | None = _option(None, "Stop after so many evaluations without a better metric.")
     num_processes: int | None = _option(None, "How many processes there should be; any other number is an error.")
@@ -46,19 +49,26 @@ class GeneOptions:
 
 
 @dataclass(kw_only=True)
-class PretrainOptions(GeneOptions, RunOptions):
-    """Options of `pretrain`. The sizes are those of the paper, and are not used when a `model` is given."""
+class NewModelOptions:
+    """What a new model is like. The sizes are those of the paper; none of it is used where there is a checkpoint."""
 
-    model: str | None = _option(None, "Checkpoint to go on from; by default a new model.")
     init_peak_embeddings: Literal["random", "lsi"] = _option("random", "Starting values of a new model's peaks.")
-    use_batch_embeddings: bool = _option(False, "Join an embedding of each cell's batch (paper: yes).")
     use_chromosome_embeddings: bool = _option(True, "Add chromosome embeddings to peaks and genes.")
-    use_gene_bias: bool = _option(False, "Start each gene at its log-odds of being expressed.")
     pooling: Literal["cls", "mean"] = _option("cls", "How tokens become the cell embedding.")
     hidden_size: int = _option(512, "Width of the encoder.")
     num_hidden_layers: int = _option(6, "Encoder layers.")
     num_attention_heads: int = _option(8, "Attention heads.")
     intermediate_size: int = _option(1_024, "Width of the feed-forward part.")
+
+
+@dataclass(kw_only=True)
+class PretrainOptions(NewModelOptions, GeneOptions, RunOptions):
+    """Options of `pretrain`."""
+
+    model: str | None = _option(None, "Checkpoint to go on from; by default a new model.")
+    use_batch_embeddings: bool = _option(False, "Join an embedding of each cell's batch (paper: yes).")
+    use_gene_bias: bool = _option(False, "Start each gene at its log-odds of being expressed.")
+    whiten_cells: bool = _option(False, "Start a new gene decoder on whitened cell embeddings.")
     gene_decoder_size: int = _option(128, "Width of the peak-to-gene decoder.")
     hidden_dropout_prob: float = _option(0.15, "Dropout.")
     attention_probs_dropout_prob: float = _option(0.15, "Dropout of attention weights; slow on a CPU above 0.")
@@ -77,9 +87,10 @@ class FinetuneOptions(RunOptions):
 
 
 @dataclass(kw_only=True)
-class ClassificationOptions(FinetuneOptions):
+class ClassificationOptions(NewModelOptions, FinetuneOptions):
     """Options of `finetune_classification`."""
 
+    model: str = field(metadata={"help": f"The pre-trained checkpoint, or {NEW_MODEL!r} to do without one."})
     class_weights: Literal["none", "balanced"] = _option("none", "Let each cell type count the same, however rare.")
 
 

@@ -7,7 +7,7 @@ settings, and ends with the same weights.
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from epifoundation import (
     EpiFoundationPreTrainedModel,
     PeakTokenizer,
 )
+from epifoundation.sharing import complete_checkpoint
 from epifoundation.training import metrics
 from epifoundation.training.adapters import with_lora
 from epifoundation.training.cells import (
@@ -40,12 +41,20 @@ from epifoundation.training.collators import (
     ClassificationCollator,
     ExpressionCollator,
 )
-from epifoundation.training.initialization import init_gene_bias, init_peak_embeddings
+from epifoundation.training.initialization import (
+    cell_embeddings,
+    init_cell_projection,
+    init_gene_bias,
+    init_peak_embeddings,
+)
+from epifoundation.training.lazy_adam import LazyAdamW, make_tables_sparse
 from epifoundation.training.options import (
+    NEW_MODEL,
     ClassificationOptions,
     ExpressionOptions,
     FinetuneOptions,
     GeneOptions,
+    NewModelOptions,
     PretrainOptions,
     RunArguments,
     RunOptions,
@@ -59,6 +68,7 @@ logger = logging.getLogger(__name__)
 RECORD_FILE, CURVES_FILE = "run.json", "curves.png"
 PEAK_COLUMNS = ("input_ids",)
 GENE_COLUMNS = ("input_ids", "gene_ids", "gene_counts")
+CELLS_TO_WHITEN = 5_000  # enough for the covariance of 512 dimensions
 NOT_METRICS = ("_runtime", "_per_second", "epoch")
 
 
@@ -112,7 +122,7 @@ def pretrain(options: PretrainOptions, args: RunArguments) -> dict[str, Any]:
 
     def build(tokenizer: PeakTokenizer, cells: Cells, is_fresh: bool) -> Objective:
         if options.model is None:
-            model = _new_model(options, tokenizer, cells.train, is_fresh, args.seed)
+            model = _new_alignment_model(options, tokenizer, cells.train, is_fresh, args.seed)
         else:
             model = EpiFoundationForPeakToGeneAlignment.from_pretrained(checkpoint_folder(options.model))
         genes = _gene_collator_options(options, model)
@@ -138,14 +148,20 @@ def finetune_classification(options: ClassificationOptions, args: RunArguments) 
             "id2label": dict(enumerate(names)),
             "label2id": {name: i for i, name in enumerate(names)},
         }
-        # The classifier of a model trained on other types does not fit, and is drawn afresh.
-        model = EpiFoundationForCellClassification.from_pretrained(
-            checkpoint_folder(options.model),
-            num_labels=len(names),
-            ignore_mismatched_sizes=True,
-            **labels,
-            **_dropouts(options),
-        )
+        if options.model == NEW_MODEL:
+            config = _new_config(options, tokenizer, **labels, **_dropouts(options))
+            model = EpiFoundationForCellClassification(config)
+            if is_fresh and options.init_peak_embeddings == "lsi":
+                init_peak_embeddings(model, cells.train, args.seed)
+        else:
+            # The classifier of a model trained on other types does not fit, and is drawn afresh.
+            model = EpiFoundationForCellClassification.from_pretrained(
+                checkpoint_folder(options.model),
+                num_labels=len(names),
+                ignore_mismatched_sizes=True,
+                **labels,
+                **_dropouts(options),
+            )
         weights = None
         if options.class_weights == "balanced":
             weights = balanced_class_weights(cells.train["cell_type"], len(names))
@@ -160,7 +176,8 @@ def finetune_classification(options: ClassificationOptions, args: RunArguments) 
             {"class_weights": weights},
         )
 
-    return _run(options, args, build, (*PEAK_COLUMNS, "cell_type"), options.model, needs_genes=False)
+    model = None if options.model == NEW_MODEL else options.model
+    return _run(options, args, build, (*PEAK_COLUMNS, "cell_type"), model, needs_genes=False)
 
 
 def finetune_expression(options: ExpressionOptions, args: RunArguments) -> dict[str, Any]:
@@ -231,6 +248,7 @@ def _run(
     }
     if trainer.is_world_process_zero():
         _leave_record(output_dir, record, f"eval_{objective.metric}", options.curves)
+        complete_checkpoint(output_dir, Path(options.data), renew_card=True)
     return record
 
 
@@ -277,25 +295,38 @@ def _cells(options: RunOptions, args: RunArguments, columns: Sequence[str]) -> C
     return Cells(train, None if held_out is None else held_out.select_columns(list(columns)).with_format("numpy"))
 
 
-def _new_model(
+def _new_alignment_model(
     options: PretrainOptions, tokenizer: PeakTokenizer, train: Dataset, is_fresh: bool, seed: int
 ) -> EpiFoundationForPeakToGeneAlignment:
     """A model for this tokenizer; starting values are learned only where no checkpoint would replace them."""
-    assert tokenizer.gene_chromosome_ids is not None
-    sizes = {name: getattr(options, name) for name in asdict(options) if hasattr(EpiFoundationConfig, name)}
-    config = EpiFoundationConfig(
-        **(sizes | {"max_peaks": options.max_peaks or tokenizer.max_peaks}),
-        vocab_size=len(tokenizer),
-        gene_vocab_size=len(tokenizer.gene_chromosome_ids),
-        num_chromosomes=int(max(tokenizer.peak_chromosome_ids.max(), tokenizer.gene_chromosome_ids.max())) + 1,
-        num_batches=len(train.features["batch"].names) if options.use_batch_embeddings else 0,
-    )
-    model = EpiFoundationForPeakToGeneAlignment(config)
+    num_batches = len(train.features["batch"].names) if options.use_batch_embeddings else 0
+    model = EpiFoundationForPeakToGeneAlignment(_new_config(options, tokenizer, num_batches=num_batches))
     if is_fresh and options.init_peak_embeddings == "lsi":
         init_peak_embeddings(model, train, seed)
     if is_fresh and options.use_gene_bias:
         init_gene_bias(model, train)
+    if is_fresh and options.whiten_cells:
+        sample = np.random.default_rng(seed).permutation(len(train))[:CELLS_TO_WHITEN]
+        sample_of_train = train.select(np.sort(sample), keep_in_memory=True)
+        init_cell_projection(model, cell_embeddings(model, tokenizer, sample_of_train, options.max_peaks))
     return model
+
+
+def _new_config(options: NewModelOptions, tokenizer: PeakTokenizer, **given: Any) -> EpiFoundationConfig:
+    """Sizes from the options and the tokenizer, and what is given."""
+    names = {option.name for option in fields(options)} - {"max_peaks"}
+    values = {name: getattr(options, name) for name in names if hasattr(EpiFoundationConfig, name)}
+    sizes = {name: value for name, value in values.items() if value is not None}
+    chromosome_ids, gene_chromosome_ids = tokenizer.peak_chromosome_ids, tokenizer.gene_chromosome_ids
+    if gene_chromosome_ids is not None:
+        sizes["gene_vocab_size"] = len(gene_chromosome_ids)
+        chromosome_ids = np.r_[chromosome_ids, gene_chromosome_ids]
+    return EpiFoundationConfig(
+        **(sizes | given),
+        max_peaks=getattr(options, "max_peaks", None) or tokenizer.max_peaks,
+        vocab_size=len(tokenizer),
+        num_chromosomes=int(chromosome_ids.max()) + 1,
+    )
 
 
 def _gene_collator_options(options: Any, model: EpiFoundationPreTrainedModel) -> dict[str, Any]:
@@ -326,6 +357,8 @@ def _trainer(
 ) -> EpiFoundationTrainer:
     model: Any = objective.model
     has_lora = isinstance(options, FinetuneOptions) and options.lora
+    if options.lazy_adam:
+        make_tables_sparse(model)
     if isinstance(options, FinetuneOptions) and has_lora:
         model = with_lora(model, options.lora_rank, options.lora_alpha, train_peaks=not options.freeze_peak_table)
     elif options.freeze_peak_table:
@@ -345,11 +378,19 @@ def _trainer(
         preprocess_logits_for_metrics=objective.reduce,
         compute_metrics=objective.compute_metrics,
         processing_class=tokenizer,
+        optimizer_cls_and_kwargs=_lazy_adam(args) if options.lazy_adam else None,
         **objective.trainer_options,
     )
     if options.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(options.early_stopping_patience))
     return trainer
+
+
+def _lazy_adam(args: RunArguments) -> tuple[type[LazyAdamW], dict[str, Any]]:
+    if args.world_size > 1 and args.device.type == "cuda":
+        raise ValueError("lazy_adam needs sparse gradients, which NCCL does not sum: use one GPU, or leave it out")
+    betas = (args.adam_beta1, args.adam_beta2)
+    return LazyAdamW, {"lr": args.learning_rate, "betas": betas, "eps": args.adam_epsilon}
 
 
 def _save(trainer: EpiFoundationTrainer, options: RunOptions, tokenizer: PeakTokenizer, output_dir: Path) -> None:

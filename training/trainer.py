@@ -18,6 +18,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from epifoundation.training.batches import CellBatchSampler, CellsToDraw, token_lengths
 from epifoundation.training.checkpoints import break_seal, seal
 from epifoundation.training.collators import IGNORED_LABEL, CellCollator
+from epifoundation.training.lazy_adam import clip_sparse_gradients
 
 Collator = Callable[[Sequence[Any]], dict[str, Any]]
 
@@ -166,6 +167,12 @@ class EpiFoundationTrainer(Trainer):
         num_items = super()._get_num_items_in_batch(batch_samples, device)
         # Cells without an expressed gene, or without a known type, must give a loss of 0, not 0 / 0.
         return num_items.clamp(min=1) if isinstance(num_items, Tensor) else num_items
+
+    def _clip_grad_norm(self, model: nn.Module) -> Tensor | None:
+        if any(p.grad is not None and p.grad.is_sparse for p in model.parameters()):
+            return clip_sparse_gradients(model.parameters(), self.args.max_grad_norm)
+        norm: Tensor | None = super()._clip_grad_norm(model)
+        return norm
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         run_dir = self._get_output_dir(trial=trial)

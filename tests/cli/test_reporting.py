@@ -24,6 +24,7 @@ def ends(error):
         (FileExistsError("x exists"), "error: x exists"),
         (PermissionError(errno.EACCES, "Permission denied", "x.h5ad"), "error: x.h5ad: Permission denied"),
         (MemoryError(), "error: MemoryError"),
+        (ImportError("Ray is missing: pip install ray"), "error: Ray is missing: pip install ray"),
     ],
 )
 def test_bad_input_is_one_line(error, line, capsys):

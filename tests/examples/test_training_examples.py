@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from datasets import load_from_disk
+
+from epifoundation.dataset_builders import load_cells
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SHORT = ["--max_steps", "2", "--max_peaks", "40", "--curves", "false", "--disable_tqdm", "true"]
@@ -22,11 +23,11 @@ def run(folder: Path, script: str, *words: object) -> str:
 
 @pytest.mark.slow
 def test_from_files_to_fine_tuned_models(tmp_path: Path) -> None:
-    assert "runs/snare/cells: 1,047 cells" in run(tmp_path, "snare.py")
-    cells = load_from_disk(tmp_path / "runs" / "snare" / "cells")
+    assert "runs/snare/cells: train 837, validation 106, test 104" in run(tmp_path, "snare.py")
+    cells = load_cells(tmp_path / "runs" / "snare" / "cells", "train")
     assert set(cells.features["cell_type"].names) == {"BJ", "GM12878", "H1", "K562"}
     small = tmp_path / "cells"
-    cells.select(range(0, 1000, 20)).save_to_disk(small)
+    cells.select(range(0, 800, 16)).save_to_disk(small)
     given = ["--data", small, "--tokenizer", tmp_path / "runs" / "snare" / "cells"]
     settings = EXAMPLES / "settings"
     sizes = ["--hidden_size", 16, "--max_genes", 50]

@@ -3,10 +3,15 @@ import pytest
 import torch
 from datasets import Dataset
 
-from epifoundation import EpiFoundationForPeakToGeneAlignment
+from epifoundation import EpiFoundationForPeakToGeneAlignment, PeakTokenizer
 from epifoundation.dataset_builders.paired_cells import peak_matrix
 from epifoundation.training.collators import draw_genes
-from epifoundation.training.initialization import init_cell_projection, init_gene_bias, init_peak_embeddings
+from epifoundation.training.initialization import (
+    cell_embeddings,
+    init_cell_projection,
+    init_gene_bias,
+    init_peak_embeddings,
+)
 
 from .conftest import NUM_CELLS
 
@@ -74,3 +79,19 @@ def test_the_decoder_acts_on_whitened_cells(model: EpiFoundationForPeakToGeneAli
     whitened = np.linalg.lstsq(weight, parts.T, rcond=None)[0].T
     np.testing.assert_allclose(whitened.mean(axis=0), 0, atol=1e-3)
     np.testing.assert_allclose(np.linalg.eigvalsh(np.cov(whitened.T))[-8:], 1, atol=0.05)
+
+
+@pytest.mark.parametrize("max_peaks", [None, 12])
+def test_embeddings_are_those_of_each_cell_alone(
+    max_peaks: int | None, model: EpiFoundationForPeakToGeneAlignment, cells: Dataset, tokenizer: PeakTokenizer
+) -> None:
+    model.train()
+    found = cell_embeddings(model, tokenizer, cells, max_peaks)
+    assert model.training, "the mode is left as it was"
+    model.eval()
+    reader = PeakTokenizer(tokenizer.vocabulary, max_peaks=max_peaks or 100)
+    for i in (0, 7, 29):
+        names = tokenizer.convert_ids_to_tokens(cells[i]["input_ids"][1:])
+        with torch.no_grad():
+            alone = model.base_model(**reader([names], return_tensors="pt")).pooler_output[0]
+        np.testing.assert_allclose(found[i], alone.numpy(), atol=1e-5)

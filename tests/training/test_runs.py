@@ -33,7 +33,7 @@ def pretrain_words(data: Path, folder: Path, **options: Any) -> list[str]:
     return words(**({"data": data, "output_dir": folder, "max_genes": 16} | SMALL_MODEL | RUN | options))
 
 
-def finetune_words(data: Path, model: Path, folder: Path, **options: Any) -> list[str]:
+def finetune_words(data: Path, model: Path | str, folder: Path, **options: Any) -> list[str]:
     return words(**({"data": data, "model": model, "output_dir": folder} | RUN | options))
 
 
@@ -70,6 +70,16 @@ def test_ablations_are_options(data_folder: Path, tmp_path: Path) -> None:
     assert not [name for name in names if "chromosome" in name or "batch_embeddings" in name]
 
 
+def test_a_decoder_may_start_on_whitened_cells(data_folder: Path, tmp_path: Path) -> None:
+    weights = []
+    for name in ("true", "false"):
+        options = pretrain_words(data_folder, tmp_path / name, whiten_cells=name, pooling="mean", learning_rate=0)
+        pretrain(*read_options(PretrainOptions, options))
+        weights.append(load_file(tmp_path / name / "model.safetensors"))
+    changed = {name for name in weights[0] if "norm" not in name and (weights[0][name] != weights[1][name]).any()}
+    assert changed == {"alignment_decoder.cell_proj.weight", "alignment_decoder.query_proj.bias"}
+
+
 def test_pretraining_goes_on_from_a_model(data_folder: Path, pretrained: Path, tmp_path: Path) -> None:
     options = pretrain_words(data_folder, tmp_path, model=pretrained, learning_rate=0, use_batch_embeddings="true")
     pretrain(*read_options(PretrainOptions, options))
@@ -96,6 +106,24 @@ def test_a_classifier_knows_the_names_of_the_data(data_folder: Path, pretrained:
     scores = [entry["eval_macro_f1"] for entry in record["log"] if "eval_macro_f1" in entry]
     assert record["metrics"]["eval_macro_f1"] == max(scores), "the best checkpoint is kept"
     assert len(scores) < 31, "it stops early"
+
+
+@pytest.mark.parametrize("start", ["random", "lsi"])
+def test_cells_without_genes_get_a_classifier_without_pretraining(
+    start: str, cells: Dataset, tokenizer: PeakTokenizer, tmp_path: Path
+) -> None:
+    cells.remove_columns(["gene_ids", "gene_counts"]).save_to_disk(tmp_path / "cells")
+    PeakTokenizer(tokenizer.vocabulary).save_pretrained(tmp_path / "cells")
+    options = SMALL_MODEL | {"init_peak_embeddings": start, "learning_rate": 0}
+    finetune_classification(
+        *read_options(ClassificationOptions, finetune_words(tmp_path / "cells", "new", tmp_path / "out", **options))
+    )
+    model = EpiFoundationForCellClassification.from_pretrained(tmp_path / "out")
+    assert model.config.id2label == {0: "a", 1: "b", 2: "c"}
+    assert (model.config.hidden_size, model.config.hidden_dropout_prob) == (16, 0.1)
+    spread = model.get_input_embeddings().weight[4:].square().mean(dim=0)
+    # Each LSI dimension has the same spread over the peaks; what is drawn has not.
+    assert (spread.max() / spread.min() < 1.5) == (start == "lsi")
 
 
 def test_another_set_of_types_starts_a_new_classifier(
