@@ -154,6 +154,12 @@ EXPRESSION = {
     for method in (
         Baseline("gene_mean", "per-gene mean", "expression_baselines:predict_gene_mean", "genes of training cells"),
         Baseline(
+            "lsi_ridge",
+            "LSI + ridge",
+            "expression_baselines:predict_lsi_ridge",
+            f"{_COUNTS}, genes of training cells",
+        ),
+        Baseline(
             "gene_activity",
             "gene activity (body + 2 kb)",
             "expression_baselines:predict_gene_activity",

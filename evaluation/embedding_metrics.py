@@ -47,8 +47,8 @@ def embedding_metrics(
     """The metrics of `EMBEDDING_METRICS`, by their short titles; without `batches` only those that need none.
 
     Exact: one pass over all distances, in which neighbours are found and silhouettes summed, and one within each cell
-    type for bASW. Costs 2·cells²·dimensions operations and about 1.5 GB beside the embedding for 100,000 cells
-    (`benchmarks/results/evaluation_scale.md`). NMI and ARI need the extra ``clustering``.
+    type for bASW. Costs 2·cells²·dimensions operations: 8 minutes of CPU time and 1.7 GB beside the embedding for
+    100,000 cells of 512 (`benchmarks/results/evaluation_scale.md`). NMI and ARI need the extra ``clustering``.
 
     Args:
         embedding: (cells, dimensions), at least 6 cells.

@@ -1,13 +1,15 @@
-"""Expression without a model of it: each gene's mean, and gene activity."""
+"""Expression by simple means: each gene's mean, a linear map of LSI, and gene activity."""
 
 import numpy as np
 from scipy.sparse import csr_matrix
+from sklearn.preprocessing import StandardScaler
 
 from epifoundation.dataset_builders.expression import log_normalized
 
 from .baselines import MeasuredCells
 from .calibration import calibrated
 from .gene_activity import body_activity, distance_activity, positions_of
+from .linear_baselines import NUM_TO_PREDICT, embed_lsi
 
 
 def predict_gene_mean(cells: MeasuredCells, seed: int = 0) -> np.ndarray:
@@ -15,6 +17,22 @@ def predict_gene_mean(cells: MeasuredCells, seed: int = 0) -> np.ndarray:
     assert cells.gene_levels is not None
     mean = np.asarray(cells.gene_levels[cells.is_train].mean(axis=0), dtype=np.float32).ravel()
     return np.tile(mean, (len(cells.is_train) - cells.num_train, 1))
+
+
+def predict_lsi_ridge(cells: MeasuredCells, seed: int) -> np.ndarray:
+    """(held-out cells, genes) levels by ridge regression on standardised LSI dimensions of unit length.
+
+    The penalty is a tenth of the number of training cells. The levels of training cells stay sparse.
+    """
+    assert cells.gene_levels is not None
+    embedding = embed_lsi(cells, seed, NUM_TO_PREDICT)
+    scaler = StandardScaler().fit(embedding[cells.is_train])
+    train, test = scaler.transform(embedding[cells.is_train]), scaler.transform(embedding[~cells.is_train])
+    levels = cells.gene_levels[cells.is_train]
+    covariance = train.T @ train + cells.num_train / 10 * np.eye(train.shape[1])
+    slopes = np.linalg.solve(covariance, np.asarray((levels.T @ train).T))
+    mean = np.asarray(levels.mean(axis=0)).ravel()
+    return (test @ slopes + mean).astype(np.float32)
 
 
 def predict_gene_activity(cells: MeasuredCells, seed: int = 0) -> np.ndarray:

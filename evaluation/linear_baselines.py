@@ -16,6 +16,7 @@ from epifoundation.dataset_builders.lsi import LatentSemanticIndex
 from .baselines import MeasuredCells, TypeProbabilities
 
 NUM_DIMENSIONS = 30
+NUM_TO_PREDICT = 64  # linear maps of LSI gain by more dimensions than neighbours and clusters do
 NUM_NEIGHBOURS = 15
 
 
@@ -39,7 +40,7 @@ def embed_lsi(cells: MeasuredCells, seed: int, num_dimensions: int = NUM_DIMENSI
     return np.asarray(Normalizer().fit_transform(index.transform(cells.peaks)))
 
 
-def annotate_logistic(cells: MeasuredCells, seed: int, num_dimensions: int = NUM_DIMENSIONS) -> TypeProbabilities:
+def annotate_logistic(cells: MeasuredCells, seed: int, num_dimensions: int = NUM_TO_PREDICT) -> TypeProbabilities:
     """A logistic regression on standardised LSI dimensions."""
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000))
     return _annotated(classifier, cells, embed_lsi(cells, seed, num_dimensions))

@@ -1,14 +1,19 @@
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from epifoundation.evaluation.baselines import MeasuredCells
 from epifoundation.evaluation.expression_baselines import (
     predict_distance_activity,
     predict_gene_activity,
     predict_gene_mean,
+    predict_lsi_ridge,
 )
 from epifoundation.evaluation.gene_activity import positions_of
+from epifoundation.evaluation.linear_baselines import embed_lsi
 
 GENES = ("GAPDH", "ACTB")
 
@@ -38,3 +43,13 @@ def test_what_follows_from_activity_is_predicted(cells, predict):
 def test_the_mean_is_that_of_training_cells(cells):
     expected = cells.gene_levels[:14].toarray().mean(axis=0)
     np.testing.assert_allclose(predict_gene_mean(cells), np.tile(expected, (6, 1)), rtol=1e-6)
+
+
+def test_ridge_agrees_with_scikit_learn():
+    rng = np.random.default_rng(1)
+    peaks = csr_matrix((rng.random((40, 90)) < 0.3).astype(np.float32))
+    levels = csr_matrix(rng.integers(0, 3, (40, 5)).astype(np.float32))
+    data = MeasuredCells(peaks, np.arange(40) < 30, np.repeat("a", 40), gene_levels=levels)
+    embedding = embed_lsi(data, 0, 64)
+    model = make_pipeline(StandardScaler(), Ridge(alpha=3)).fit(embedding[:30], levels[:30].toarray())
+    np.testing.assert_allclose(predict_lsi_ridge(data, 0), model.predict(embedding[30:]), atol=1e-5)
