@@ -16,20 +16,20 @@ from .inputs import (
     peak_file,
     refuse_output,
 )
-from .options import Modality, Model, Overwrite, Revision
+from .options import Modality, ModelOrSmall, Overwrite, Revision
 from .reporting import one_line_errors, quiet_libraries
 
 
 @one_line_errors
 def embed(
     inputs: InputFiles,
-    model: Model,
     output: Annotated[
         Path,
         typer.Option(
             "--output", "-o", help="What to write: .h5ad (.h5mu), a copy with the embeddings added, or .parquet."
         ),
     ],
+    model: ModelOrSmall = None,
     overwrite: Overwrite = False,
     key_added: Annotated[str, typer.Option(help="Key of obsm for the embeddings.")] = "X_epifoundation",
     max_peaks: Annotated[
@@ -69,13 +69,14 @@ def embed(
 
     Then in Python: scanpy.pp.neighbors(adata, use_rep="X_epifoundation")
     """
-    from epifoundation.inference import embed_file, load_tokenizer
+    from epifoundation.inference import default_checkpoint, embed_file, load_tokenizer
 
     quiet_libraries()
     refuse_output(inputs, output, overwrite)
+    checkpoint = model or str(default_checkpoint())
     with peak_file(
         inputs,
-        lambda: load_tokenizer(model, revision).vocabulary,
+        lambda: load_tokenizer(checkpoint, revision).vocabulary,
         modality=modality,
         barcodes=barcodes,
         prefix=prefix,
@@ -86,7 +87,7 @@ def embed(
     ) as path:
         coverage = embed_file(
             path,
-            model,
+            checkpoint,
             output,
             overwrite=overwrite,
             key_added=key_added,

@@ -21,6 +21,15 @@ InputFile = Annotated[
 Model = Annotated[
     str, typer.Option("--model", "-m", help="The folder of a checkpoint, or a name on the Hugging Face Hub.")
 ]
+ModelOrSmall = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="The folder of a checkpoint, or a name on the Hugging Face Hub.",
+        show_default="the small human one that comes with the package, for trying it",
+    ),
+]
 Revision = Annotated[
     str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.", show_default="the newest")
 ]

@@ -48,7 +48,7 @@ def cell_type_lisi(neighbors: Neighbors, cell_types: Any) -> float:
 
 
 def batch_lisi(neighbors: Neighbors, batches: Any) -> float:
-    """The iLISI in [0, 1]: (median LISI - 1) / (B - 1), B the number of batches; 1 if all are around each cell evenly."""
+    """The iLISI in [0, 1]: (median LISI - 1) / (B - 1) for B batches; 1 if all are around each cell evenly."""
     _, names = checked_labels(batches, len(neighbors.indices), "batches", min_labels=2)
     return float((np.median(lisi(neighbors, batches)) - 1) / (len(names) - 1))
 

@@ -36,4 +36,4 @@ def test_it_runs_as_a_module(tmp_path):
     command = [sys.executable, "-m", "epifoundation_cli", "embed", "cells.h5ad"]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ran.returncode == 2
-    assert "--model" in ran.stderr
+    assert "--output" in ran.stderr

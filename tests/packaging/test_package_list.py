@@ -45,6 +45,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel_names: set[str], pa
         expected |= {f"{place}/{file.name}" for file in folder.glob("*.py")}
         expected |= {f"{place}/annotations/{file.name}" for file in folder.glob("annotations/*.tsv.gz")}
         expected |= {f"{place}/templates/{file.name}" for file in folder.glob("templates/*.md")}
+        expected |= {f"{place}/{file.relative_to(folder).as_posix()}" for file in folder.glob("checkpoints/*/*")}
     assert wheel_names == expected
 
 
