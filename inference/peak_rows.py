@@ -71,4 +71,5 @@ def load_for_peaks(
     rows = PeakRows(loaded.get_input_embeddings(), torch.from_numpy(ids).long())
     loaded.set_input_embeddings(rows)
     target = checked_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return loaded.to(target).eval(), tokenizer
+    loaded.to(device=target)
+    return loaded.eval(), tokenizer

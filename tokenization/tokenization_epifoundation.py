@@ -727,9 +727,7 @@ def _truncated(tokens: _CellTokens, max_peaks: int, generator: np.random.Generat
     for cell in np.flatnonzero(tokens.lengths > max_peaks):
         begin, end = ends[cell] - tokens.lengths[cell], ends[cell]
         order = (
-            content_order(tokens.ids[begin:end], max_peaks)
-            if generator is None
-            else generator.permutation(end - begin)
+            content_order(tokens.ids[begin:end], max_peaks) if generator is None else generator.permutation(end - begin)
         )
         is_kept[begin + order[max_peaks:]] = False
     return _CellTokens(tokens.ids[is_kept], np.minimum(tokens.lengths, max_peaks))
