@@ -71,5 +71,5 @@ def load_for_peaks(
     rows = PeakRows(loaded.get_input_embeddings(), torch.from_numpy(ids).long())
     loaded.set_input_embeddings(rows)
     target = checked_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    loaded.to(device=target)
+    torch.nn.Module.to(loaded, target)  # the model's own is typed as if it took no device
     return loaded.eval(), tokenizer
