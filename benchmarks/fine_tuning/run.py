@@ -154,6 +154,8 @@ class Run:
     def run(self, task: str, **given: Any) -> tuple[Path, dict[str, Any]]:
         """Train by the settings of the data set."""
         words = [str(SETTINGS / f"{self.name}_{task}.yaml"), *shlex.split(getattr(self.arguments, task))]
+        if "--model" in words:  # of a trial, which the checkpoint at hand would replace: the last one counts
+            given.pop("model", None)
         return trained(task, words, self.folder, **({"data": self.cells_folder, "seed": self.seed} | given))
 
 
