@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from epifoundation.training.options import read_options
@@ -46,6 +47,7 @@ def start_words(objective: str, folder: Path, data: Path, pretrained: Path) -> l
 def test_killed_and_started_again(
     objective: str, when: str, data_folder: Path, pretrained: Path, tmp_path: Path
 ) -> None:
+    torch.set_num_threads(1)  # as in the process that is killed, whatever the tests before this one did
     kind, run = OBJECTIVES[objective]
     killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
     command = [sys.executable, RUNNER, objective, when, *start_words(objective, killed, data_folder, pretrained)]
