@@ -48,6 +48,7 @@ def write_matrix(
             write_elem(file, name, part, dataset_kwargs={"compression": "gzip"} if name == "obsm" else {})
         for name in ("layers", "obsp", "varm", "varp"):
             write_elem(file, name, {})
+        file.flush()  # a failure to write while closing may be swallowed; here it is raised
 
 
 def _write_rows(group: h5py.Group, blocks: Iterable[csr_matrix], shape: tuple[int, int], dtype: np.dtype) -> None:
