@@ -7,6 +7,7 @@ import typer
 
 from .annotate import annotate
 from .card import card
+from .cluster import cluster
 from .convert import convert
 from .coverage import coverage
 from .embed import embed
@@ -18,6 +19,7 @@ from .pretrain import pretrain
 from .pull import pull
 from .push import push
 from .qc import qc
+from .regions import regions
 from .remap import remap
 from .reporting import interrupt_on_termination
 from .tokenize import tokenize
@@ -31,11 +33,26 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # an unexpected error shows a plain traceback, fit for a report
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (embed, annotate, expression, coverage, convert, tokenize, prepare, qc, remap, card, push, pull):
+for command in (
+    embed,
+    cluster,
+    annotate,
+    expression,
+    coverage,
+    convert,
+    tokenize,
+    prepare,
+    qc,
+    remap,
+    card,
+    push,
+    pull,
+):
     app.command()(command)
 app.command(context_settings=PASS_ON)(pretrain)
 app.add_typer(finetune)
 app.add_typer(evaluate)
+app.add_typer(regions)
 
 
 def _show_version(is_wanted: bool) -> None:
