@@ -82,9 +82,9 @@ def test_bulk_samples_can_be_embedded(run, checkpoint, tmp_path):
     ("content", "message"),
     [
         (b"chr1\t1\t1\tAAA\t1\n", "fragments.tsv.gz, line 1: expected 0 <= start < end, got the start 1 and the end 1"),
-        (gzip.compress(b"chr1\t1\t9\tAAA\t1\n" * 999)[:-9], "fragments.tsv.gz is truncated or damaged"),
+        (gzip.compress(b"chr1\t1\t9\tAAA\t1\n" * 999, mtime=0)[:-9], "fragments.tsv.gz is truncated or damaged"),
         (b"<html>404</html>", "it looks like HTML or XML, perhaps an error page saved by a download"),
-        (gzip.compress(b"BAM\x01"), "it is a BAM file of aligned reads"),
+        (gzip.compress(b"BAM\x01", mtime=0), "it is a BAM file of aligned reads"),
         (b"", "fragments.tsv.gz is empty"),
         (b"chr1\t1\t9\tAAA\t1\n", "none of the 1 fragments overlaps a peak of the vocabulary (hg38)"),
         (b"chr1\t1001\t1009\tAAA\t1\n", "no barcode has 1,000 fragments or more: the largest of 1 has 1"),
