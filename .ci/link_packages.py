@@ -24,7 +24,8 @@ def link_packages(target: Path) -> None:
         place = target.joinpath(*package.split("."))
         place.mkdir(parents=True, exist_ok=True)
         for entry in (ROOT / folder).iterdir():
-            if entry.name != "__pycache__":
+            is_package = (entry / "__init__.py").exists()  # has a line of its own
+            if entry.name != "__pycache__" and not is_package:
                 (place / entry.name).symlink_to(entry)
 
 

@@ -24,7 +24,7 @@ from measuring import leave_results, measured, report_figures, shown_spread, tab
 from torch.utils.data import DataLoader
 
 from epifoundation import PeakTokenizer
-from epifoundation.dataset_builders.paired_cells import paired_cells
+from epifoundation.dataset_builders.tokenized.paired_cells import paired_cells
 from epifoundation.tokenization import GeneVocabulary, PeakVocabulary
 from epifoundation.training import AlignmentCollator, CellBatchSampler
 from epifoundation.training.batches import CellsToDraw, token_lengths

@@ -277,7 +277,7 @@ def parse(fragments: str, folder: Path) -> Callable[[], None]:
 
 
 def ours(fragments: str, folder: Path) -> Callable[[], Callable[[], Any]]:
-    from epifoundation.dataset_builders.fragment_counts import count_fragments
+    from epifoundation.dataset_builders.readers.fragment_counts import count_fragments
     from epifoundation.tokenization import PeakVocabulary
 
     vocabulary = PeakVocabulary.load(folder / "peaks.npz")

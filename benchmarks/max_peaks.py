@@ -28,7 +28,7 @@ from transformers import TrainingArguments, set_seed
 
 from epifoundation import EpiFoundationConfig, EpiFoundationForPeakToGeneAlignment, EpiFoundationModel, PeakTokenizer
 from epifoundation.dataset_builders import gene_annotation
-from epifoundation.dataset_builders.paired_cells import paired_cells
+from epifoundation.dataset_builders.tokenized.paired_cells import paired_cells
 from epifoundation.inference.batching import compute_batches, ready_for_inference
 from epifoundation.tokenization import GeneVocabulary, PeakVocabulary
 from epifoundation.tokenization.tokenization_epifoundation import content_order

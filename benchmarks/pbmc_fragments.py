@@ -22,8 +22,8 @@ from fragments import gtars, is_installed, snapatac2
 from scipy.sparse import csr_matrix
 
 from epifoundation.dataset_builders import FragmentFile, count_fragments
-from epifoundation.dataset_builders.genome_check import OverlapByChance
-from epifoundation.dataset_builders.peak_finder import PeakFinder
+from epifoundation.dataset_builders.genome.genome_check import OverlapByChance
+from epifoundation.dataset_builders.genome.peak_finder import PeakFinder
 from epifoundation.tokenization import PeakVocabulary, parse_peaks
 
 RESULTS = Path(__file__).with_name("results") / "pbmc_fragments.md"

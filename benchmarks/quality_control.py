@@ -27,10 +27,10 @@ import pandas as pd
 from anndata import AnnData
 from scipy.sparse import csr_matrix
 
-from epifoundation.dataset_builders.fragment_files import FragmentFile
-from epifoundation.dataset_builders.gene_coordinates import gene_coordinates
-from epifoundation.dataset_builders.genome_sets import TranscriptionStarts
-from epifoundation.dataset_builders.quality import TSS_WIDTH, fragment_quality
+from epifoundation.dataset_builders.genome.gene_coordinates import gene_coordinates
+from epifoundation.dataset_builders.genome.genome_sets import TranscriptionStarts
+from epifoundation.dataset_builders.quality.fragment_quality import TSS_WIDTH, fragment_quality
+from epifoundation.dataset_builders.readers.fragment_files import FragmentFile
 
 RESULTS = Path(__file__).parent / "results" / "quality_control.md"
 MEASURES = {"nucleosome_signal": "nucleosome_signal", "tss_score": "tss_score"}  # ours -> muon's

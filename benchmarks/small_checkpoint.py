@@ -33,8 +33,8 @@ from sklearn.preprocessing import StandardScaler
 
 from epifoundation import EpiFoundationForCellClassification, PeakTokenizer
 from epifoundation.dataset_builders import save_cells
-from epifoundation.dataset_builders.lsi import LatentSemanticIndex
-from epifoundation.dataset_builders.paired_cells import paired_cells
+from epifoundation.dataset_builders.clustering.lsi import LatentSemanticIndex
+from epifoundation.dataset_builders.tokenized.paired_cells import paired_cells
 from epifoundation.evaluation.agreement import agreement
 from epifoundation.inference import annotate_cells
 from epifoundation.inference.carried import CARRIED, HELD_OUT_FILE

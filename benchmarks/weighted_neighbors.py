@@ -15,8 +15,8 @@ import numpy as np
 from anndata import AnnData, read_h5ad
 from scipy.sparse import csr_matrix
 
-from epifoundation.dataset_builders.clusters import accessibility_embedding, expression_embedding
-from epifoundation.dataset_builders.weighted_neighbors import weighted_neighbors
+from epifoundation.dataset_builders.clustering.clusters import accessibility_embedding, expression_embedding
+from epifoundation.dataset_builders.clustering.weighted_neighbors import weighted_neighbors
 
 DATA = Path(__file__).parents[1] / "examples" / "data" / "snare_cell_lines"
 RESULTS = Path(__file__).parent / "results" / "weighted_neighbors.md"

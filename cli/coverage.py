@@ -38,7 +38,7 @@ def coverage(
     Example: epifoundation coverage atac.h5ad --model checkpoint
     """
     from epifoundation.dataset_builders import open_peak_file
-    from epifoundation.dataset_builders.genome_check import peaks_by_chance, refuse_other_genome
+    from epifoundation.dataset_builders.genome.genome_check import peaks_by_chance, refuse_other_genome
     from epifoundation.inference import coverage_numbers, genomes_of, load_tokenizer, peak_coverage
 
     quiet_libraries()

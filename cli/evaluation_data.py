@@ -14,9 +14,9 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, concaten
 
 from epifoundation import PeakTokenizer
 from epifoundation.dataset_builders import load_cells, split_cells
-from epifoundation.dataset_builders.matrix_files import GENES, GeneFile, MatrixFile, modalities_of
-from epifoundation.dataset_builders.paired_cells import count_matrix, peak_matrix
-from epifoundation.dataset_builders.pairing import match_names
+from epifoundation.dataset_builders.readers.matrix_files import GENES, GeneFile, MatrixFile, modalities_of
+from epifoundation.dataset_builders.tokenized.paired_cells import count_matrix, peak_matrix
+from epifoundation.dataset_builders.tokenized.pairing import match_names
 from epifoundation.tokenization import NUM_SPECIAL_TOKENS
 from epifoundation.training import expression_levels
 

@@ -17,7 +17,7 @@ from anndata import AnnData
 
 from epifoundation import PeakTokenizer
 from epifoundation.dataset_builders import gene_annotation, save_cells
-from epifoundation.dataset_builders.paired_cells import paired_cells
+from epifoundation.dataset_builders.tokenized.paired_cells import paired_cells
 from epifoundation.evaluation.baselines import TypeProbabilities
 from epifoundation.inference import annotate_cells, embed_cells, load_tokenizer, predict_expression
 from epifoundation.inference.annotate import PROBABILITIES_KEY

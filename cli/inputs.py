@@ -75,7 +75,7 @@ def refuse_output(inputs: list[Path], output: Path, overwrite: bool) -> None:
         ValueError: if its ending tells nothing known.
         OSError: if it exists and is not to be replaced, or cannot be written.
     """
-    from epifoundation.dataset_builders.peak_inputs import is_matrix_file
+    from epifoundation.dataset_builders.readers.peak_inputs import is_matrix_file
     from epifoundation.inference.output import checked_target
 
     if len(inputs) == 1 and is_matrix_file(inputs[0]):
@@ -104,7 +104,7 @@ def peak_file(
         ValueError: if the input cannot be read, or the file of barcodes is empty.
         OSError: if a file does not exist, or the temporary disk is full.
     """
-    from epifoundation.dataset_builders.peak_inputs import FragmentOptions, as_peak_file, read_barcodes
+    from epifoundation.dataset_builders.readers.peak_inputs import FragmentOptions, as_peak_file, read_barcodes
 
     wanted = None if barcodes is None else read_barcodes(barcodes)
     if min_fragments is None:

@@ -11,9 +11,9 @@ from .qc import Blacklist, Genome, MinFragments, QualityControl, missing_parts
 from .reporting import one_line_errors, quiet_libraries
 
 if TYPE_CHECKING:
-    from epifoundation.dataset_builders.preparation import PreparationReport
-    from epifoundation.dataset_builders.quality_filters import QualityFilters
-    from epifoundation.dataset_builders.sample_preparation import Sample
+    from epifoundation.dataset_builders.curation.preparation import PreparationReport
+    from epifoundation.dataset_builders.curation.sample_preparation import Sample
+    from epifoundation.dataset_builders.quality.quality_filters import QualityFilters
 
 ENDINGS = (".gz", ".bgz", ".tsv", ".txt", ".bed", ".h5ad", ".h5mu", ".h5", ".fragments")
 
@@ -98,10 +98,10 @@ def prepare(
     """
     from datasets.utils import disable_progress_bars
 
-    from epifoundation.dataset_builders.preparation import CALL, PreparationSettings
-    from epifoundation.dataset_builders.preparation import prepare as run
-    from epifoundation.dataset_builders.quality_filters import QualityFilters
-    from epifoundation.dataset_builders.tokenized_folder import Split
+    from epifoundation.dataset_builders.curation.preparation import CALL, PreparationSettings
+    from epifoundation.dataset_builders.curation.preparation import prepare as run
+    from epifoundation.dataset_builders.quality.quality_filters import QualityFilters
+    from epifoundation.dataset_builders.tokenized.tokenized_folder import Split
 
     quiet_libraries()
     disable_progress_bars()  # those of each small file; the whole has its own
@@ -143,7 +143,7 @@ def prepare(
 
 
 def _samples(paths: list[Path], rna: list[Path] | None, names: list[str] | None) -> "list[Sample]":
-    from epifoundation.dataset_builders.sample_preparation import Sample
+    from epifoundation.dataset_builders.curation.sample_preparation import Sample
 
     for option, values in (("--rna", rna), ("--name", names)):
         if values and len(values) != len(paths):
@@ -162,8 +162,8 @@ def _name(path: Path) -> str:
 
 def _draw(samples: "list[Sample]", output: Path, filters: "QualityFilters") -> None:
     """A figure beside the quality of each sample of fragments."""
-    from epifoundation.dataset_builders.preparation import QUALITY
-    from epifoundation.dataset_builders.sample_preparation import read_quality
+    from epifoundation.dataset_builders.curation.preparation import QUALITY
+    from epifoundation.dataset_builders.curation.sample_preparation import read_quality
     from epifoundation.evaluation.quality_plots import plot_quality
 
     for sample in samples:

@@ -56,7 +56,7 @@ def promoters_of_genome(vocabulary: "PeakVocabulary", genome: str | None) -> Ann
     Raises:
         ValueError: if the genome is another one than that of the vocabulary, or has no table of genes.
     """
-    from epifoundation.dataset_builders.gene_coordinates import gene_coordinates
+    from epifoundation.dataset_builders.genome.gene_coordinates import gene_coordinates
     from epifoundation.evaluation.promoters import distance_to_tss
     from epifoundation.tokenization import canonical_genome, parse_peaks
 

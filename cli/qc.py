@@ -47,10 +47,10 @@ def qc(
 
     Example: epifoundation qc fragments.tsv.gz --output quality.tsv --blacklist hg38-blacklist.v2.bed
     """
-    from epifoundation.dataset_builders.gene_coordinates import has_gene_coordinates
-    from epifoundation.dataset_builders.genome_sets import MergedIntervals, TranscriptionStarts
-    from epifoundation.dataset_builders.quality import fragment_quality
-    from epifoundation.dataset_builders.quality_filters import QualityFilters
+    from epifoundation.dataset_builders.genome.gene_coordinates import has_gene_coordinates
+    from epifoundation.dataset_builders.genome.genome_sets import MergedIntervals, TranscriptionStarts
+    from epifoundation.dataset_builders.quality.fragment_quality import fragment_quality
+    from epifoundation.dataset_builders.quality.quality_filters import QualityFilters
     from epifoundation.evaluation.quality_plots import plot_quality
     from epifoundation.inference.output import new_file
 
@@ -77,7 +77,7 @@ def qc(
 
 def missing_parts(genome: str, blacklist: Path | None) -> list[str]:
     """What could not be measured, and why; a line each."""
-    from epifoundation.dataset_builders.gene_coordinates import has_gene_coordinates
+    from epifoundation.dataset_builders.genome.gene_coordinates import has_gene_coordinates
 
     lines = [] if blacklist is not None else ["blacklist fraction: not measured, as no --blacklist was given"]
     if not has_gene_coordinates(genome):

@@ -39,7 +39,7 @@ def remap(
 
     Example: epifoundation remap atac.h5ad --peaks peaks.bed --output remapped.h5ad
     """
-    from epifoundation.dataset_builders.remapping import remap_file
+    from epifoundation.dataset_builders.matrices.remapping import remap_file
     from epifoundation.inference.output import new_file
 
     if output.suffix != ".h5ad":

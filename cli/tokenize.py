@@ -11,7 +11,7 @@ from .options import Overwrite
 from .reporting import one_line_errors, quiet_libraries
 
 if TYPE_CHECKING:
-    from epifoundation.dataset_builders.tokenized_folder import TokenizedReport
+    from epifoundation.dataset_builders.tokenized.tokenized_folder import TokenizedReport
 
 
 class SplitRule(StrEnum):
@@ -112,7 +112,7 @@ def tokenize(
     """
     from datasets import disable_progress_bars
 
-    from epifoundation.dataset_builders.tokenized_folder import Split, tokenize_files
+    from epifoundation.dataset_builders.tokenized.tokenized_folder import Split, tokenize_files
     from epifoundation.inference import load_tokenizer
 
     quiet_libraries()
@@ -147,7 +147,7 @@ def tokenize(
 
 
 def _files(path: Path, rna: Path | None, subset: str | None) -> tuple[Any, Any]:
-    from epifoundation.dataset_builders.mini_atlas import mini_atlas_files
+    from epifoundation.dataset_builders.tokenized.mini_atlas import mini_atlas_files
 
     if subset is None:
         if path.is_dir():

@@ -7,26 +7,26 @@ quick and small.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .gene_annotation import gene_annotation
+from .genome.gene_annotation import gene_annotation
 
 if TYPE_CHECKING:
-    from .clusters import cluster_cells
-    from .features import cell_features
-    from .fragment_counts import VocabularyCounts, count_fragments
-    from .fragment_files import FragmentBatch, FragmentFile
-    from .genome_sets import MergedIntervals, TranscriptionStarts
-    from .mini_atlas import MiniAtlas
-    from .paired_cells import PairedCells
-    from .peak_calling import call_peaks
-    from .peak_files import PeakFile, PeakSource, PeakTable, open_peak_file
-    from .preparation import PreparationReport, PreparationSettings, prepare
-    from .quality import FragmentQuality, fragment_quality
-    from .quality_filters import QualityFilters
-    from .reference_labels import label_clusters, read_reference
-    from .remapping import remap_file, remap_peaks
-    from .sample_preparation import Sample
-    from .splits import split_cells
-    from .stored_cells import load_cells, save_cells
+    from .clustering.clusters import cluster_cells
+    from .clustering.reference_labels import label_clusters, read_reference
+    from .curation.peak_calling import call_peaks
+    from .curation.preparation import PreparationReport, PreparationSettings, prepare
+    from .curation.sample_preparation import Sample
+    from .genome.genome_sets import MergedIntervals, TranscriptionStarts
+    from .matrices.remapping import remap_file, remap_peaks
+    from .quality.fragment_quality import FragmentQuality, fragment_quality
+    from .quality.quality_filters import QualityFilters
+    from .readers.fragment_counts import VocabularyCounts, count_fragments
+    from .readers.fragment_files import FragmentBatch, FragmentFile
+    from .readers.peak_files import PeakFile, PeakSource, PeakTable, open_peak_file
+    from .tokenized.features import cell_features
+    from .tokenized.mini_atlas import MiniAtlas
+    from .tokenized.paired_cells import PairedCells
+    from .tokenized.splits import split_cells
+    from .tokenized.stored_cells import load_cells, save_cells
 
 __all__ = [
     "FragmentBatch",
@@ -62,35 +62,35 @@ __all__ = [
 ]
 
 _MODULES = {
-    "FragmentBatch": "fragment_files",
-    "FragmentFile": "fragment_files",
-    "FragmentQuality": "quality",
-    "MergedIntervals": "genome_sets",
-    "MiniAtlas": "mini_atlas",
-    "PairedCells": "paired_cells",
-    "PeakFile": "peak_files",
-    "PeakSource": "peak_files",
-    "PeakTable": "peak_files",
-    "PreparationReport": "preparation",
-    "PreparationSettings": "preparation",
-    "QualityFilters": "quality_filters",
-    "Sample": "sample_preparation",
-    "TranscriptionStarts": "genome_sets",
-    "VocabularyCounts": "fragment_counts",
-    "call_peaks": "peak_calling",
-    "cell_features": "features",
-    "cluster_cells": "clusters",
-    "count_fragments": "fragment_counts",
-    "fragment_quality": "quality",
-    "label_clusters": "reference_labels",
-    "load_cells": "stored_cells",
-    "open_peak_file": "peak_files",
-    "prepare": "preparation",
-    "read_reference": "reference_labels",
-    "remap_file": "remapping",
-    "remap_peaks": "remapping",
-    "save_cells": "stored_cells",
-    "split_cells": "splits",
+    "FragmentBatch": "readers.fragment_files",
+    "FragmentFile": "readers.fragment_files",
+    "FragmentQuality": "quality.fragment_quality",
+    "MergedIntervals": "genome.genome_sets",
+    "MiniAtlas": "tokenized.mini_atlas",
+    "PairedCells": "tokenized.paired_cells",
+    "PeakFile": "readers.peak_files",
+    "PeakSource": "readers.peak_files",
+    "PeakTable": "readers.peak_files",
+    "PreparationReport": "curation.preparation",
+    "PreparationSettings": "curation.preparation",
+    "QualityFilters": "quality.quality_filters",
+    "Sample": "curation.sample_preparation",
+    "TranscriptionStarts": "genome.genome_sets",
+    "VocabularyCounts": "readers.fragment_counts",
+    "call_peaks": "curation.peak_calling",
+    "cell_features": "tokenized.features",
+    "cluster_cells": "clustering.clusters",
+    "count_fragments": "readers.fragment_counts",
+    "fragment_quality": "quality.fragment_quality",
+    "label_clusters": "clustering.reference_labels",
+    "load_cells": "tokenized.stored_cells",
+    "open_peak_file": "readers.peak_files",
+    "prepare": "curation.preparation",
+    "read_reference": "clustering.reference_labels",
+    "remap_file": "matrices.remapping",
+    "remap_peaks": "matrices.remapping",
+    "save_cells": "tokenized.stored_cells",
+    "split_cells": "tokenized.splits",
 }
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from sklearn.preprocessing import StandardScaler
 
-from epifoundation.dataset_builders.expression import log_normalized
+from epifoundation.dataset_builders.clustering.expression import log_normalized
 
 from .baselines import MeasuredCells
 from .calibration import calibrated

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
-from epifoundation.dataset_builders.gene_activity import gene_activity
-from epifoundation.dataset_builders.gene_coordinates import gene_coordinates
+from epifoundation.dataset_builders.clustering.gene_activity import gene_activity
+from epifoundation.dataset_builders.genome.gene_coordinates import gene_coordinates
 from epifoundation.tokenization import canonical_chromosome, parse_peaks
 from epifoundation.tokenization.intervals_epifoundation import global_positions, overlapping_pairs
 

@@ -10,8 +10,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 
-from epifoundation.dataset_builders.expression import log_normalized
-from epifoundation.dataset_builders.lsi import LatentSemanticIndex
+from epifoundation.dataset_builders.clustering.expression import log_normalized
+from epifoundation.dataset_builders.clustering.lsi import LatentSemanticIndex
 
 from .baselines import MeasuredCells, TypeProbabilities
 

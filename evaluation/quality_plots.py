@@ -5,8 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from epifoundation.dataset_builders.quality import LONGEST_LENGTH, MONONUCLEOSOMAL, NUCLEOSOME_FREE, FragmentQuality
-from epifoundation.dataset_builders.quality_filters import NUM_ATAC, Bounds, QualityFilters
+from epifoundation.dataset_builders.quality.fragment_quality import (
+    LONGEST_LENGTH,
+    MONONUCLEOSOMAL,
+    NUCLEOSOME_FREE,
+    FragmentQuality,
+)
+from epifoundation.dataset_builders.quality.quality_filters import NUM_ATAC, Bounds, QualityFilters
 
 from .plots import COLOURS
 

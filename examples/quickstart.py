@@ -29,8 +29,8 @@ from transformers import TrainingArguments, set_seed
 
 from epifoundation import EpiFoundationConfig, EpiFoundationForPeakToGeneAlignment, PeakTokenizer
 from epifoundation.dataset_builders import gene_annotation
-from epifoundation.dataset_builders.lsi import LatentSemanticIndex
-from epifoundation.dataset_builders.paired_cells import paired_cells
+from epifoundation.dataset_builders.clustering.lsi import LatentSemanticIndex
+from epifoundation.dataset_builders.tokenized.paired_cells import paired_cells
 from epifoundation.evaluation import ProbeScores, cross_validated_probes, plot_cells, transferred_probes, umap
 from epifoundation.inference import embed_cells
 from epifoundation.tokenization import GeneVocabulary, PeakVocabulary

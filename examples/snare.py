@@ -12,7 +12,7 @@ It is the same as
 import sys
 from pathlib import Path
 
-from epifoundation.dataset_builders.tokenized_folder import Split, tokenize_files
+from epifoundation.dataset_builders.tokenized.tokenized_folder import Split, tokenize_files
 
 SOURCE = Path(__file__).resolve().parent / "data" / "snare_cell_lines"
 CELLS = Path("runs/snare/cells")

@@ -13,8 +13,8 @@ from tqdm.auto import tqdm
 import epifoundation
 from epifoundation import EpiFoundationModel, EpiFoundationPreTrainedModel
 from epifoundation.dataset_builders import PeakSource
-from epifoundation.dataset_builders.genome_check import other_genome, peaks_by_chance
-from epifoundation.dataset_builders.peak_files import ENTRIES_PER_BLOCK
+from epifoundation.dataset_builders.genome.genome_check import other_genome, peaks_by_chance
+from epifoundation.dataset_builders.readers.peak_files import ENTRIES_PER_BLOCK
 from epifoundation.tokenization import Coverage, PeakMapping, PeakTokenizer
 from epifoundation.tokenization.vocabulary_epifoundation import LOW_COVERAGE
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from epifoundation.dataset_builders import PeakFile, PeakSource, PeakTable, open_peak_file
-from epifoundation.dataset_builders.peak_files import ENTRIES_PER_BLOCK
+from epifoundation.dataset_builders.readers.peak_files import ENTRIES_PER_BLOCK
 from epifoundation.tokenization import Coverage, PeakTokenizer, plausible_genomes
 from epifoundation.tokenization.intervals_epifoundation import parse_peaks
 

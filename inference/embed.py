@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from epifoundation.dataset_builders import PeakSource, PeakTable, open_peak_file
-from epifoundation.dataset_builders.peak_files import ENTRIES_PER_BLOCK
+from epifoundation.dataset_builders.readers.peak_files import ENTRIES_PER_BLOCK
 from epifoundation.tokenization import Coverage, PeakTokenizer
 
 from .batching import TOKENS_PER_BATCH

@@ -14,9 +14,9 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from epifoundation.dataset_builders import PeakFile, PeakSource
-from epifoundation.dataset_builders.bed_files import read_bed_file
-from epifoundation.dataset_builders.genome_check import other_genome, peaks_by_chance
-from epifoundation.dataset_builders.peak_files import ENTRIES_PER_BLOCK
+from epifoundation.dataset_builders.genome.genome_check import other_genome, peaks_by_chance
+from epifoundation.dataset_builders.readers.bed_files import read_bed_file
+from epifoundation.dataset_builders.readers.peak_files import ENTRIES_PER_BLOCK
 from epifoundation.tokenization import NUM_SPECIAL_TOKENS, Coverage, PeakVocabulary
 
 from .cell_run import CellRun, CellTask, run_over_cells, run_record

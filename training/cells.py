@@ -10,7 +10,7 @@ from datasets import Dataset, DatasetDict
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from epifoundation.dataset_builders.stored_cells import load_cells
+from epifoundation.dataset_builders.tokenized.stored_cells import load_cells
 from epifoundation.tokenization import PeakTokenizer
 from epifoundation.training.options import RunOptions
 

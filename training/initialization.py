@@ -6,8 +6,8 @@ from datasets import Dataset
 
 from epifoundation import EpiFoundationForPeakToGeneAlignment, EpiFoundationPreTrainedModel
 from epifoundation.configuration_epifoundation import FIRST_GENE_ID
-from epifoundation.dataset_builders.lsi import LatentSemanticIndex
-from epifoundation.dataset_builders.paired_cells import count_matrix, peak_matrix
+from epifoundation.dataset_builders.clustering.lsi import LatentSemanticIndex
+from epifoundation.dataset_builders.tokenized.paired_cells import count_matrix, peak_matrix
 from epifoundation.tokenization import PeakTokenizer
 from epifoundation.training.collators import draw_peaks
 

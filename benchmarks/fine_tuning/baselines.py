@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 
-from epifoundation.dataset_builders.lsi import LatentSemanticIndex
+from epifoundation.dataset_builders.clustering.lsi import LatentSemanticIndex
 from epifoundation.evaluation.gene_activity import body_activity, positions_of
 from epifoundation.tokenization import PeakTokenizer
 from epifoundation.tokenization.vocabulary_epifoundation import NUM_SPECIAL_TOKENS

@@ -8,7 +8,7 @@ from datasets import DatasetDict
 
 from epifoundation import PeakTokenizer
 from epifoundation.dataset_builders import load_cells, save_cells, split_cells
-from epifoundation.dataset_builders.tokenized_folder import Split, tokenize_files
+from epifoundation.dataset_builders.tokenized.tokenized_folder import Split, tokenize_files
 
 
 @dataclass(frozen=True)

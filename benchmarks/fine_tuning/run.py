@@ -31,7 +31,7 @@ from models import embeddings, measured_levels, predicted_levels, trained, type_
 from report import Result, add_trial, write_report
 from scores import annotation_scores, expression_scores
 
-from epifoundation.dataset_builders.paired_cells import peak_matrix
+from epifoundation.dataset_builders.tokenized.paired_cells import peak_matrix
 from epifoundation.evaluation import transferred_probes
 
 HERE = Path(__file__).resolve().parent

@@ -4,7 +4,7 @@ import pytest
 from mudata import MuData, set_options
 
 from epifoundation.dataset_builders import save_cells, split_cells
-from epifoundation.dataset_builders.paired_cells import paired_cells
+from epifoundation.dataset_builders.tokenized.paired_cells import paired_cells
 from epifoundation.tokenization import GeneVocabulary, PeakTokenizer, PeakVocabulary
 from epifoundation.training import expression_levels
 from epifoundation_cli.evaluation_data import expressed_genes, held_out, levels_of, read_data

@@ -121,7 +121,7 @@ def test_a_signal_while_fragments_are_read_leaves_nothing(number, fragments, che
     code = (
         "import pathlib, sys, time\n"
         f"sys.argv = ['epifoundation', 'embed', {str(fragments)!r}, '-m', {str(checkpoint)!r}, '-o', 'out.h5ad']\n"
-        "from epifoundation.dataset_builders import count_store\n"
+        "from epifoundation.dataset_builders.matrices import count_store\n"
         "def slow(*_):\n"
         f"    pathlib.Path({str(marker)!r}).touch()\n"
         "    time.sleep(60)\n"

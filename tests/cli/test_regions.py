@@ -7,7 +7,7 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix
 
 from epifoundation import EpiFoundationConfig, EpiFoundationModel
-from epifoundation.dataset_builders.gene_coordinates import gene_coordinates
+from epifoundation.dataset_builders.genome.gene_coordinates import gene_coordinates
 from epifoundation.evaluation.promoters import distance_to_tss
 from epifoundation.tokenization import PeakTokenizer, PeakVocabulary, parse_peaks
 from epifoundation_cli.promoters import _file_names

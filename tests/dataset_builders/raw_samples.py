@@ -8,7 +8,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.sparse import csr_matrix
 
-from epifoundation.dataset_builders.gene_coordinates import gene_coordinates
+from epifoundation.dataset_builders.genome.gene_coordinates import gene_coordinates
 
 NUM_TYPES, CELLS_PER_TYPE, NUM_PEAKS, FRAGMENTS_PER_CELL = 3, 14, 90, 80
 NUM_CELLS = NUM_TYPES * CELLS_PER_TYPE

@@ -5,9 +5,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from epifoundation.dataset_builders.genome_sets import TranscriptionStarts
-from epifoundation.dataset_builders.quality import fragment_quality
-from epifoundation.dataset_builders.quality_filters import Bounds, QualityFilters
+from epifoundation.dataset_builders.genome.genome_sets import TranscriptionStarts
+from epifoundation.dataset_builders.quality.fragment_quality import fragment_quality
+from epifoundation.dataset_builders.quality.quality_filters import Bounds, QualityFilters
 from epifoundation.evaluation.quality_plots import (
     plot_fragment_lengths,
     plot_knee,

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from .conftest import ROOT
+
 # Folder -> its height. A file imports from its own folder and from lower ones. Equals do not know each
 # other, except at the bottom: the two that travel with a checkpoint, and what shares it.
 HEIGHTS = {
@@ -37,10 +39,14 @@ def imported_modules(tree: ast.AST, package: str) -> Iterator[str]:
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
+def top_folder(folder: Path) -> str:
+    return folder.relative_to(ROOT).parts[0]
+
+
 def folder_of(module: str, package_folders: dict[str, Path]) -> str | None:
-    """The folder a module of ours is kept in; None for a module of others."""
+    """The top folder a module of ours is kept in; None for a module of others."""
     owners = [name for name in package_folders if module == name or module.startswith(f"{name}.")]
-    return package_folders[max(owners, key=len)].name if owners else None
+    return top_folder(package_folders[max(owners, key=len)]) if owners else None
 
 
 def may_import(importer: str, imported: str) -> bool:
@@ -49,7 +55,7 @@ def may_import(importer: str, imported: str) -> bool:
 
 
 def test_imports_point_one_way(root: Path, package_folders: dict[str, Path]) -> None:
-    import_names = {folder.name: name for name, folder in package_folders.items()}
+    import_names = {folder.relative_to(root).as_posix(): name for name, folder in package_folders.items()}
     upward = set()
     for folder in HEIGHTS:
         for file in sorted((root / folder).rglob("*.py")):
@@ -63,7 +69,7 @@ def test_imports_point_one_way(root: Path, package_folders: dict[str, Path]) -> 
 
 
 def test_every_package_has_a_layer(package_folders: dict[str, Path]) -> None:
-    assert {folder.name for folder in package_folders.values()} <= set(HEIGHTS)
+    assert {top_folder(folder) for folder in package_folders.values()} <= set(HEIGHTS)
 
 
 @pytest.mark.parametrize(

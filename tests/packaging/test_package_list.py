@@ -19,23 +19,19 @@ def wheel_names(wheel: Path) -> set[str]:
 
 
 def test_the_package_list_names_every_folder_of_python_files(root: Path, package_folders: dict[str, Path]) -> None:
-    folders = {file.parent.name for file in root.glob("[!.]*/__init__.py")} - NOT_PACKAGES
-    assert folders == {folder.name for folder in package_folders.values()}
+    folders = {file.parent.relative_to(root) for file in root.glob("[!.]*/**/*.py") if "__pycache__" not in file.parts}
+    folders = {folder for folder in folders if folder.parts[0] not in NOT_PACKAGES}
+    assert folders == {folder.relative_to(root) for folder in package_folders.values()}
+
+
+def test_a_folder_is_named_as_its_package(root: Path, package_folders: dict[str, Path]) -> None:
+    nested = {name: folder.relative_to(root) for name, folder in package_folders.items() if folder.parent != root}
+    assert {name: name.split(".")[-2:] for name in nested} == {name: list(f.parts) for name, f in nested.items()}
 
 
 def test_the_package_list_and_the_folder_map_agree(pyproject: dict[str, Any]) -> None:
     setuptools = pyproject["tool"]["setuptools"]
     assert sorted(setuptools["packages"]) == sorted(setuptools["package-dir"])
-
-
-def test_packages_are_flat(root: Path, package_folders: dict[str, Path]) -> None:
-    nested = [
-        str(file.relative_to(root))
-        for folder in package_folders.values()
-        for file in folder.glob("*/**/*.py")
-        if "__pycache__" not in file.parts
-    ]
-    assert not nested, f"a folder inside a package needs a line of its own in pyproject.toml: {nested}"
 
 
 def test_the_wheel_holds_the_packages_and_nothing_else(wheel_names: set[str], package_folders: dict[str, Path]) -> None:

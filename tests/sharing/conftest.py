@@ -8,8 +8,8 @@ import torch
 from datasets import Dataset, DatasetDict
 
 from epifoundation import EpiFoundationConfig, EpiFoundationForCellClassification
-from epifoundation.dataset_builders.features import cell_features
-from epifoundation.dataset_builders.stored_cells import save_cells
+from epifoundation.dataset_builders.tokenized.features import cell_features
+from epifoundation.dataset_builders.tokenized.stored_cells import save_cells
 from epifoundation.tokenization import GeneVocabulary, PeakTokenizer, PeakVocabulary
 
 from .hub_server import serve

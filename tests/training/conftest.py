@@ -10,7 +10,7 @@ from anndata import AnnData
 from datasets import Dataset
 
 from epifoundation import EpiFoundationConfig, EpiFoundationForPeakToGeneAlignment, PeakTokenizer
-from epifoundation.dataset_builders.paired_cells import paired_cells
+from epifoundation.dataset_builders.tokenized.paired_cells import paired_cells
 from epifoundation.tokenization import GeneVocabulary, PeakVocabulary
 from epifoundation.training.options import PretrainOptions, read_options
 from epifoundation.training.runs import pretrain

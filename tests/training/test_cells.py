@@ -6,7 +6,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
 
 from epifoundation import PeakTokenizer
-from epifoundation.dataset_builders.stored_cells import save_cells
+from epifoundation.dataset_builders.tokenized.stored_cells import save_cells
 from epifoundation.tokenization import PeakVocabulary
 from epifoundation.training.cells import (
     cells_of_known_type,

@@ -4,7 +4,7 @@ import torch
 from datasets import Dataset
 
 from epifoundation import EpiFoundationForPeakToGeneAlignment, PeakTokenizer
-from epifoundation.dataset_builders.paired_cells import peak_matrix
+from epifoundation.dataset_builders.tokenized.paired_cells import peak_matrix
 from epifoundation.training.collators import draw_genes
 from epifoundation.training.initialization import (
     cell_embeddings,

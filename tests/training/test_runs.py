@@ -15,7 +15,7 @@ from epifoundation import (
     EpiFoundationForPeakToGeneAlignment,
     PeakTokenizer,
 )
-from epifoundation.dataset_builders.paired_cells import peak_matrix
+from epifoundation.dataset_builders.tokenized.paired_cells import peak_matrix
 from epifoundation.training.options import (
     ClassificationOptions,
     ExpressionOptions,

@@ -1,0 +1,1 @@
+"""Quality control of barcodes: what is measured of each, and which are good enough to be cells."""
