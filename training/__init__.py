@@ -1,8 +1,9 @@
 """Training: batches from tokenised cells, starting values, the Trainer, and whole runs (`training.runs`)."""
 
+from epifoundation.dataset_builders.tokenized.gene_ranks import typical_gene_counts
 from epifoundation.training.batches import CellBatchSampler
 from epifoundation.training.collators import AlignmentCollator, ClassificationCollator, ExpressionCollator
-from epifoundation.training.contrastive import ContrastiveCollator, typical_gene_counts
+from epifoundation.training.contrastive import ContrastiveCollator
 from epifoundation.training.expression import expression_levels, log_normalized
 from epifoundation.training.initialization import init_cell_projection, init_gene_bias, init_peak_embeddings
 from epifoundation.training.self_supervision import MaskedPeaksCollator, ReplacedPeaksCollator
