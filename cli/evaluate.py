@@ -205,9 +205,9 @@ def _compare(task: str, given: dict[str, Any]) -> None:
     try:
         from datasets import disable_progress_bars
 
-        from .evaluation_files import leave_files
-        from .evaluation_request import request_of
-        from .evaluation_tasks import TASKS
+        from .comparison.files import leave_files
+        from .comparison.request import request_of
+        from .comparison.tasks import TASKS
 
         quiet_libraries()
         disable_progress_bars()  # of datasets; ours counts methods

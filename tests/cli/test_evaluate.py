@@ -46,9 +46,9 @@ def leave_the_bars_of_datasets():
 @pytest.fixture(autouse=True)
 def draw_without_umap(monkeypatch):
     """Compiling it takes longer than all the rest; that it draws is tested with the plots."""
-    from epifoundation_cli import evaluation_files
+    from epifoundation_cli.comparison import files as figures
 
-    monkeypatch.setattr(evaluation_files, "umap", lambda embedding: embedding[:, :2])
+    monkeypatch.setattr(figures, "umap", lambda embedding: embedding[:, :2])
 
 
 @pytest.fixture
@@ -192,9 +192,9 @@ def test_embeddings_that_are_no_numbers_are_refused(run, files, tmp_path, monkey
 
 
 def test_a_missing_extra_is_named_with_its_command(run_badly, files, tmp_path, monkeypatch):
-    from epifoundation_cli import evaluation_runs
+    from epifoundation_cli.comparison import runs
 
-    monkeypatch.setattr(evaluation_runs, "find_spec", lambda name: None)
+    monkeypatch.setattr(runs, "find_spec", lambda name: None)
     line = run_badly("evaluate", "batch", files[0], "--methods", "scanvi", "-o", tmp_path / "out")
     assert 'scANVI needs scvi: pip install "epifoundation[baselines]"' in line
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-NOT_PACKAGES = {"tests", "examples", "benchmarks", "model_cards"}
+NOT_PACKAGES = {".ci", "tests", "examples", "benchmarks", "model_cards"}
 
 
 @pytest.fixture(scope="module")
@@ -18,15 +18,19 @@ def wheel_names(wheel: Path) -> set[str]:
         return {name for name in archive.namelist() if ".dist-info/" not in name}
 
 
-def test_the_package_list_names_every_folder_of_python_files(root: Path, package_folders: dict[str, Path]) -> None:
-    folders = {file.parent.relative_to(root) for file in root.glob("[!.]*/**/*.py") if "__pycache__" not in file.parts}
+def test_the_package_list_names_every_folder_of_python_files(
+    root: Path, project_files: list[Path], package_folders: dict[str, Path]
+) -> None:
+    folders = {file.parent.relative_to(root) for file in project_files if file.suffix == ".py"}
     folders = {folder for folder in folders if folder.parts[0] not in NOT_PACKAGES}
     assert folders == {folder.relative_to(root) for folder in package_folders.values()}
 
 
 def test_a_folder_is_named_as_its_package(root: Path, package_folders: dict[str, Path]) -> None:
-    nested = {name: folder.relative_to(root) for name, folder in package_folders.items() if folder.parent != root}
-    assert {name: name.split(".")[-2:] for name in nested} == {name: list(f.parts) for name, f in nested.items()}
+    for name, folder in package_folders.items():
+        above, _, last = name.rpartition(".")
+        if folder.parent != root:
+            assert folder == package_folders[above] / last
 
 
 def test_the_package_list_and_the_folder_map_agree(pyproject: dict[str, Any]) -> None:

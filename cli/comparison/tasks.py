@@ -18,11 +18,11 @@ from epifoundation.evaluation.expression import expression_scores
 from epifoundation.evaluation.gene_activity import positions_of
 from epifoundation.inference import load_tokenizer
 
-from .evaluation_data import expressed_genes, levels_of
-from .evaluation_models import SCRATCH, SplitModels, annotated, embedded, predicted
-from .evaluation_report import Comparison, comparison, types_of_one_batch_remark
-from .evaluation_request import Request
-from .evaluation_runs import Job, Results, Scores, Split, baseline_jobs, run_jobs, split_of
+from .cells import expressed_genes, levels_of
+from .models import SCRATCH, SplitModels, annotated, embedded, predicted
+from .report import Comparison, comparison, types_of_one_batch_remark
+from .request import Request
+from .runs import Job, Results, Scores, Split, baseline_jobs, run_jobs, split_of
 
 ZERO_SHOT, FINE_TUNED = "zero-shot", "fine-tuned"
 OURS = "epifoundation"

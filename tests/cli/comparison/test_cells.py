@@ -7,9 +7,9 @@ from epifoundation.dataset_builders import save_cells, split_cells
 from epifoundation.dataset_builders.tokenized.paired_cells import paired_cells
 from epifoundation.tokenization import GeneVocabulary, PeakTokenizer, PeakVocabulary
 from epifoundation.training import expression_levels
-from epifoundation_cli.evaluation_data import expressed_genes, held_out, levels_of, read_data
+from epifoundation_cli.comparison.cells import expressed_genes, held_out, levels_of, read_data
 
-from .evaluation_cells import GENES, peak_names, write_cells
+from ..evaluation_cells import GENES, peak_names, write_cells
 
 
 @pytest.fixture

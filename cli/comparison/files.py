@@ -19,8 +19,8 @@ from epifoundation.evaluation.model_index import add_to_card, eval_results
 from epifoundation.evaluation.plots import umap
 from epifoundation.evaluation.result_store import ResultStore
 
-from .evaluation_report import Comparison
-from .evaluation_tasks import OURS
+from .report import Comparison
+from .tasks import OURS
 
 DPI = 130
 

@@ -14,8 +14,8 @@ from epifoundation.evaluation.checks import types_of_one_batch
 from epifoundation.evaluation.report import Report, rows_of
 from epifoundation.evaluation.result_store import Result
 
-from .evaluation_request import Request
-from .evaluation_runs import Results, Split
+from .request import Request
+from .runs import Results, Split
 
 NOT_COMPARABLE = (
     "Not comparable with the tables of the EpiFoundation paper, number by number: the data are others, and a model "

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from epifoundation.evaluation.baselines import EMBEDDINGS, Baseline
-from epifoundation_cli.evaluation_data import read_data
-from epifoundation_cli.evaluation_runs import Job, Options, baseline_jobs, run_jobs, split_of, usable
+from epifoundation_cli.comparison.cells import read_data
+from epifoundation_cli.comparison.runs import Job, Options, baseline_jobs, run_jobs, split_of, usable
 
-from .evaluation_cells import write_cells
+from ..evaluation_cells import write_cells
 
 
 @pytest.fixture

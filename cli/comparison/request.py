@@ -7,9 +7,9 @@ from typing import Any
 from epifoundation.evaluation.baselines import Baseline, chosen
 from epifoundation.evaluation.result_store import digest_of
 
-from .evaluation_data import EvaluationData, read_data
-from .evaluation_models import SCRATCH, SplitModels
-from .evaluation_runs import Options, Split, usable
+from .cells import EvaluationData, read_data
+from .models import SCRATCH, SplitModels
+from .runs import Options, Split, usable
 
 WITH_EPOCHS = ("peakvi", "scanvi", "multivi")
 

@@ -31,7 +31,7 @@ from epifoundation.training.options import (
 )
 from epifoundation.training.runs import finetune_classification, finetune_expression, pretrain
 
-from .evaluation_data import EvaluationData
+from .cells import EvaluationData
 
 SCRATCH = "scratch"
 RUNS: dict[str, tuple[Any, Any]] = {

@@ -16,7 +16,7 @@ from epifoundation.evaluation.baselines import Baseline, MeasuredCells
 from epifoundation.evaluation.measuring import measured
 from epifoundation.evaluation.result_store import Result, ResultStore, digest_of
 
-from .evaluation_data import EvaluationData, held_out
+from .cells import EvaluationData, held_out
 
 Scores = tuple[dict[str, float], dict[str, np.ndarray]]
 

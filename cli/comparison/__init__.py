@@ -1,0 +1,1 @@
+"""What ``epifoundation evaluate`` does: methods side by side on the same cells."""
