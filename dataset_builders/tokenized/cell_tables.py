@@ -12,6 +12,7 @@ from epifoundation.tokenization import Coverage, PeakTokenizer
 from epifoundation.tokenization.vocabulary_epifoundation import LOW_COVERAGE, NUM_SPECIAL_TOKENS
 
 from ..matrices.row_blocks import ENTRIES_PER_BLOCK
+from .gene_counts import counts_by_gene
 from .pairing import Pairing
 
 MIN_BLOCKS = 16  # where there are as many cells: blocks are what processes and workers share among them
@@ -120,15 +121,8 @@ class CellTables:
         return _lists(np.concatenate(cells), np.cumsum([0, *map(len, cells)]))
 
     def _genes(self, rna: RowReader, positions: np.ndarray) -> tuple[pa.ListArray, pa.ListArray]:
-        counts = rna.rows(positions)
-        _check_counts(counts.data, self._allow_float_counts)
         assert self.pairing.gene_ids is not None, "paired cells have genes"
-        ids = self.pairing.gene_ids[counts.indices]
-        is_kept = (ids >= 0) & (counts.data > 0)  # a file may store zeros
-        indptr = np.concatenate([[0], np.cumsum(is_kept)])[counts.indptr]
-        shape = (len(positions), self._num_gene_ids)
-        kept = csr_matrix((counts.data[is_kept].astype(np.float32), ids[is_kept], indptr), shape=shape)
-        kept.sum_duplicates()  # a gene may stand in two columns, as symbol and as Ensembl id; sorts the ids too
+        kept = counts_by_gene(rna.rows(positions), self.pairing.gene_ids, self._num_gene_ids, self._allow_float_counts)
         return _lists(kept.indices.astype(np.int32), kept.indptr), _lists(kept.data, kept.indptr)
 
 
@@ -143,22 +137,3 @@ def _reading(source: RowReader, rows: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 def _lists(values: np.ndarray, offsets: np.ndarray) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values))
-
-
-def _check_counts(values: np.ndarray, allow_floats: bool) -> None:
-    if not len(values) or values.dtype.kind in "ub":
-        return
-    if not (values.min() >= 0 and values.max() < np.inf):
-        bad = values[~((values >= 0) & (values < np.inf))]
-        raise ValueError(
-            f"the RNA data holds values that are negative, NaN or infinite, such as {bad[0]}: put the raw counts "
-            "into X, before any scaling"
-        )
-    if values.dtype.kind == "f" and not allow_floats:
-        is_broken = values != np.floor(values)
-        if is_broken.any():
-            raise ValueError(
-                f"the RNA data holds values that are not whole numbers, such as {values[is_broken][0]:g}: put the raw "
-                "counts into X, not normalised ones (they may be in a layer or in raw); if there are no others, take "
-                "these with allow_float_counts=True"
-            )

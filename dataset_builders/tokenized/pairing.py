@@ -15,6 +15,7 @@ from epifoundation.tokenization.vocabulary_epifoundation import PeakMapping
 
 from ..readers.matrix_files import MatrixSource
 from .features import UNKNOWN_LABEL, cell_features
+from .gene_counts import gene_ids_of
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +122,7 @@ def pair(
     else:
         barcodes, atac_rows, rna_rows, left_out = match_names(atac.cell_names, rna.cell_names)
     mapping = tokenizer.vocabulary.map_or_explain(atac.column_names)
-    gene_ids = None if rna is None else _gene_ids(rna.column_names, tokenizer)
+    gene_ids = None if rna is None else gene_ids_of(rna.column_names, tokenizer)
     labels, classes, num_unlabelled = _labels([atac] if rna is None else [atac, rna], barcodes, keys)
     report = PairingReport(
         num_cells=len(barcodes),
@@ -190,18 +191,6 @@ def _unique(name: str, barcodes: Sequence[str]) -> pd.Index:
         repeated = index[index.duplicated()][:3].tolist()
         raise ValueError(f"barcodes of the {name} data repeat, for example {repeated}; make them unique first")
     return index
-
-
-def _gene_ids(names: Sequence[str], tokenizer: PeakTokenizer) -> np.ndarray:
-    if tokenizer.genes is None:
-        raise ValueError("the tokenizer holds no genes; make it with PeakTokenizer(vocabulary, genes)")
-    ids = tokenizer.genes.map(names)
-    if (ids < 0).all():
-        raise ValueError(
-            f"none of the {len(names)} genes of the RNA data, such as {list(names[:3])}, is among the tokenizer's, "
-            f"such as {list(tokenizer.genes.symbols[:3])}"
-        )
-    return ids
 
 
 def _labels(
