@@ -5,10 +5,11 @@ from scipy.sparse import csr_matrix
 from sklearn.preprocessing import StandardScaler
 
 from epifoundation.dataset_builders.clustering.expression import log_normalized
+from epifoundation.dataset_builders.clustering.gene_activity import distance_activity, gene_activity
+from epifoundation.dataset_builders.genome.gene_coordinates import positions_of
 
 from .baselines import MeasuredCells
 from .calibration import calibrated
-from .gene_activity import body_activity, distance_activity, positions_of
 from .linear_baselines import NUM_TO_PREDICT, embed_lsi
 
 
@@ -44,7 +45,7 @@ def predict_gene_activity(cells: MeasuredCells, seed: int = 0) -> np.ndarray:
         ValueError: if no gene has a known position, or no peak lies in a gene.
     """
     genes = positions_of(cells.gene_names, cells.genome)
-    return _predicted(cells, body_activity(cells.peaks, cells.peak_names, genes))
+    return _predicted(cells, gene_activity(cells.peaks, cells.peak_names, genes))
 
 
 def predict_distance_activity(cells: MeasuredCells, seed: int = 0) -> np.ndarray:

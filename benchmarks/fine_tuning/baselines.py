@@ -7,8 +7,9 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 
+from epifoundation.dataset_builders.clustering.gene_activity import gene_activity as activity_of_genes
 from epifoundation.dataset_builders.clustering.lsi import LatentSemanticIndex
-from epifoundation.evaluation.gene_activity import body_activity, positions_of
+from epifoundation.dataset_builders.genome.gene_coordinates import positions_of
 from epifoundation.tokenization import PeakTokenizer
 from epifoundation.tokenization.vocabulary_epifoundation import NUM_SPECIAL_TOKENS
 
@@ -57,5 +58,5 @@ def gene_activity(
 
 
 def _activity(cells: sp.csr_matrix, peak_names: list[str], places: pd.DataFrame) -> np.ndarray:
-    activity = body_activity(cells, peak_names, places).toarray()
+    activity = activity_of_genes(cells, peak_names, places).toarray()
     return np.log1p(1e4 * activity / np.maximum(np.asarray(cells.sum(axis=1)), 1))

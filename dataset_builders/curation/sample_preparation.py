@@ -293,5 +293,6 @@ def _labels(
     profiles = read_reference(reference)
     if genes is not None:
         return label_clusters(genes[0], list(genes[1].index), clusters, profiles)
-    activity, symbols = gene_activity(matrix, vocabulary.names(), gene_coordinates(vocabulary.genome))
-    return label_clusters(activity, symbols, clusters, profiles)
+    coordinates = gene_coordinates(vocabulary.genome)
+    activity = gene_activity(matrix, vocabulary.names(), coordinates)
+    return label_clusters(activity, list(coordinates["symbol"]), clusters, profiles)

@@ -1,8 +1,10 @@
 """Where the genes of a genome lie and where their transcription starts, from a table that comes with the package."""
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from epifoundation.tokenization import canonical_genome
@@ -27,6 +29,28 @@ def gene_coordinates(genome: str = "hg38") -> pd.DataFrame:
         known = ", ".join(sorted(file.name[6:-7] for file in _ANNOTATIONS.glob("genes_*.tsv.gz")))
         raise ValueError(f"there is no table of genes for {genome!r}, only for {known}")
     return _read(_path(genome)).copy()
+
+
+def positions_of(names: Sequence[str], genome: str = "hg38") -> pd.DataFrame:
+    """Where genes lie: a row for each name, by symbol first, then by Ensembl id, as `gene_coordinates` has it.
+
+    A gene without a known position has a missing ``chromosome``. Of several genes with one symbol the first is meant.
+
+    Raises:
+        ValueError: if there is no table of this genome, or none of the genes is in it.
+    """
+    table = gene_coordinates(genome)
+    plain = pd.Index([str(name) for name in names])
+    symbols = table.loc[table["symbol"] != "", "symbol"].drop_duplicates()
+    rows = pd.Series(symbols.index, symbols).reindex(plain).to_numpy(np.float64)
+    by_id = pd.Series(table.index, table["ensembl_id"]).reindex(plain.str.replace(r"\.\d+$", "", regex=True))
+    rows = np.where(np.isnan(rows), by_id.to_numpy(np.float64), rows)
+    if np.isnan(rows).all():
+        raise ValueError(
+            f"none of the {len(plain):,} genes, such as {list(plain[:3])}, has a known position in {genome}, whose "
+            f"table has names such as {list(symbols[:3])}: check genome and gene names"
+        )
+    return table.reindex(np.nan_to_num(rows, nan=-1).astype(np.int64)).reset_index(drop=True)
 
 
 def has_gene_coordinates(genome: str) -> bool:

@@ -7,7 +7,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.sparse import csr_matrix
 
-from epifoundation.evaluation.gene_activity import positions_of
+from epifoundation.dataset_builders.genome.gene_coordinates import positions_of
 
 GENES = ["GAPDH", "ACTB", "ALB", "CD4", "CD8A", "INS"]
 

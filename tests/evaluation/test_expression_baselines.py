@@ -5,6 +5,7 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from epifoundation.dataset_builders.genome.gene_coordinates import positions_of
 from epifoundation.evaluation.baselines import MeasuredCells
 from epifoundation.evaluation.expression_baselines import (
     predict_distance_activity,
@@ -12,7 +13,6 @@ from epifoundation.evaluation.expression_baselines import (
     predict_gene_mean,
     predict_lsi_ridge,
 )
-from epifoundation.evaluation.gene_activity import positions_of
 from epifoundation.evaluation.linear_baselines import embed_lsi
 
 GENES = ("GAPDH", "ACTB")
