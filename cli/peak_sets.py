@@ -20,13 +20,22 @@ def peaks_of(name: str, genome: str) -> "PeakTokenizer | PeakVocabulary":
     """
     path = Path(name)
     if path.is_file() or path.name.removesuffix(".gz").endswith(BED_ENDINGS):
-        from epifoundation.tokenization import PeakVocabulary
-
-        return PeakVocabulary.from_bed(path, genome)
+        return _peaks_of_bed(path, genome)
     from epifoundation.inference import load_tokenizer
 
     quiet_libraries()
     return load_tokenizer(name)
+
+
+def _peaks_of_bed(path: Path, genome: str) -> "PeakVocabulary":
+    from epifoundation.dataset_builders.readers.bed_files import read_bed_file
+    from epifoundation.tokenization import PeakVocabulary
+
+    try:
+        return PeakVocabulary.from_bed(path, genome)
+    except ValueError as error:
+        read_bed_file(path)  # names the line, if a single one is to blame
+        raise ValueError(f"{path}: {error}") from error
 
 
 def vocabulary_of(name: str, genome: str) -> "PeakVocabulary":

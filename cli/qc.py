@@ -51,6 +51,7 @@ def qc(
     from epifoundation.dataset_builders.genome.genome_sets import MergedIntervals, TranscriptionStarts
     from epifoundation.dataset_builders.quality.fragment_quality import fragment_quality
     from epifoundation.dataset_builders.quality.quality_filters import QualityFilters
+    from epifoundation.dataset_builders.readers.fragment_files import FragmentFile
     from epifoundation.evaluation.quality_plots import plot_quality
     from epifoundation.inference.output import new_file
 
@@ -60,7 +61,7 @@ def qc(
     figure_path = output.with_suffix(".png")
     with new_file(output, overwrite=overwrite) as table_file, new_file(figure_path, overwrite=overwrite) as figure_file:
         quality = fragment_quality(
-            path,
+            FragmentFile(path, genome=genome),
             starts=TranscriptionStarts.of_genome(genome) if has_gene_coordinates(genome) else None,
             peaks=None if peaks is None else vocabulary_of(peaks, genome),
             blacklist=None if blacklist is None else MergedIntervals.from_bed(blacklist, genome),

@@ -143,10 +143,14 @@ class QualityFilters:
         """
         kept = table[self.passing(table)]
         if len(kept) < at_least:
+            found = (
+                f"{place}: {len(kept):,} of {len(table):,} barcodes pass quality control, expected {at_least} or more"
+            )
+            if len(kept) == len(table):
+                raise ValueError(f"{found}: ask for fewer fragments of a barcode (--min-fragments)")
             raise ValueError(
-                f"{place}: {len(kept):,} of {len(table):,} barcodes pass quality control, expected {at_least} or more: "
-                f"{'; '.join(self.report(table))}. Choose other bounds with --qc FILE.yaml, or --qc none for all "
-                "barcodes"
+                f"{found}: {'; '.join(self.report(table))}. Choose other bounds with --qc FILE.yaml, or --qc none for "
+                "all barcodes"
             )
         return kept
 

@@ -254,9 +254,9 @@ class FragmentFile:
             f"{self.path} has none of the {len(wanted):,} wanted barcodes: it has barcodes like "
             f"{', '.join(self._unwanted[:NUM_SHOWN])}, wanted are ones like {', '.join(wanted[:NUM_SHOWN])}"
         )
-        without_lane = {_LANE.sub("", name) for name in wanted}
-        if any(_LANE.sub("", name) in without_lane for name in self._unwanted):
-            return f"{text}; they agree without the number after '-', so add or remove it"
+        have_lane = [all(_LANE.search(name) for name in names) for names in (self._unwanted, wanted)]
+        if have_lane[0] != have_lane[1]:
+            return f"{text}; only {'these' if have_lane[1] else 'those'} end with a number after '-': add or remove it"
         return f"{text}; check that both are of one sample, and the ending such as '-1'"
 
 
@@ -283,8 +283,8 @@ def _num_columns(text: TextFile) -> int:
             shown = "\t".join(fields)[:80]
             if len(fields) == 3:
                 raise ValueError(
-                    f"{text.path} has no barcodes: expected {LINE_FORM}, got three columns ({shown!r}); for bulk data, "
-                    "with one file per sample, see count_bed_files"
+                    f"{text.path} has no barcodes: expected {LINE_FORM}, got three columns ({shown!r}); if it is "
+                    "bulk data, a file for each sample, let its name end with .bed (count_bed_files)"
                 )
             raise ValueError(f"{text.path} is no fragment file: expected {LINE_FORM}, got {shown!r}")
     raise ValueError(f"{text.path} holds no fragments: expected lines of {LINE_FORM}")

@@ -45,6 +45,9 @@ def test_bad_input_is_one_line_and_writes_nothing(run_badly, tmp_path):
     assert "ends with .tsv or .parquet" in run_badly("qc", FRAGMENTS, "-o", tmp_path / "q.csv")
     assert "expected 'paper', 'none' or a YAML" in run_badly("qc", FRAGMENTS, "-o", tmp_path / "q.tsv", "--qc", "x")
     assert "does not exist" in run_badly("qc", tmp_path / "no.tsv", "-o", tmp_path / "q.tsv")
+    (tmp_path / "page.tsv.gz").write_text("chr21\t5\t9\tA\t1\nchr21\t5\t46709984\tA\t1\n")
+    beyond = run_badly("qc", tmp_path / "page.tsv.gz", "-o", tmp_path / "q.tsv")
+    assert "page.tsv.gz, line 2: the fragment ends at 46,709,984, beyond the 46,709,983 base pairs of chr21" in beyond
     few = run_badly("qc", FRAGMENTS, "-o", tmp_path / "q.tsv", "--min-fragments", 10**6)
     assert "no barcode has 1,000,000 unique fragments or more: the richest of 68" in few
     assert [path.name for path in tmp_path.iterdir()] == ["page.tsv.gz"]

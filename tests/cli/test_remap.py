@@ -36,12 +36,14 @@ def test_bad_input_is_one_line_and_writes_nothing(run_badly, peaks_file, tmp_pat
     assert "ends with .h5ad" in run_badly("remap", peaks_file, "-p", target, "-o", tmp_path / "x.csv")
     assert "No such file" in run_badly("remap", peaks_file, "-p", tmp_path / "no.bed", "-o", out)
     mouse = bed(tmp_path / "m.bed", ["chr1:248956000-248956500"])
-    assert "hg38" in run_badly("remap", peaks_file, "-p", mouse, "-o", out)
+    assert "m.bed: " in run_badly("remap", peaks_file, "-p", mouse, "-o", out)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cells.h5ad", "m.bed", "t.bed"]
-    target.write_text("<html>")
-    assert "t.bed, line 1: expected chromosome, start and end" in run_badly(
+    target.write_text("chr1\t5\t9\nchr1\t9\t5\n")
+    assert "t.bed, line 2: expected start < end, got the start 9 and the end 5" in run_badly(
         "remap", peaks_file, "-p", target, "-o", out
     )
+    target.write_text("<html>")
+    assert "t.bed cannot be read as text: it looks like HTML" in run_badly("remap", peaks_file, "-p", target, "-o", out)
 
 
 def test_an_output_that_exists_is_kept(run, run_badly, peaks_file, checkpoint, tmp_path):

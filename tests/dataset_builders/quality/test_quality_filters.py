@@ -51,6 +51,8 @@ def test_too_few_passing_barcodes_are_an_error_with_the_distribution():
     ):
         filters.kept(TABLE, "f.tsv")
     assert len(QualityFilters().kept(TABLE, "f.tsv", at_least=7)) == 7
+    with pytest.raises(ValueError, match=r"7 of 7 barcodes pass .* expected 8 or more: ask for fewer fragments of a"):
+        QualityFilters().kept(TABLE, "f.tsv", at_least=8)
 
 
 @pytest.mark.parametrize(

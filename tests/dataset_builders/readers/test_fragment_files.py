@@ -131,8 +131,10 @@ def test_barcodes_that_match_none_are_shown(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match=message):
         read(FragmentFile(path, barcodes=["GGG-1", "TTT-1"]))
-    with pytest.raises(ValueError, match="they agree without the number after '-', so add or remove it"):
-        read(FragmentFile(path, barcodes=["AAA", "TTT"]))
+    with pytest.raises(ValueError, match="only those end with a number after '-': add or remove it"):
+        read(FragmentFile(path, barcodes=["GGG", "TTT"]))
+    with pytest.raises(ValueError, match="only these end with a number after '-': add or remove it"):
+        read(FragmentFile(write(tmp_path, "chr1\t10\t20\tAAA\t1\n"), barcodes=["GGG-1"]))
     with pytest.raises(TypeError, match="got the single text 'AAA-1': put it in a list"):
         FragmentFile(path, barcodes="AAA-1")
 
@@ -176,7 +178,7 @@ def test_a_fragment_may_end_with_its_chromosome_and_on_unknown_ones_anywhere(tmp
     ("text", "message"),
     [
         ("# only\n# comments\n", "holds no fragments: expected lines of chromosome, start, end, barcode"),
-        ("chr1\t1\t2\n", "has no barcodes: .* for bulk data, with one file per sample, see count_bed_files"),
+        ("chr1\t1\t2\n", "has no barcodes: .* if it is bulk data, a file for each sample, let its name end with .bed"),
         ("chr1 1 2 A 1\n", "is no fragment file: expected chromosome, start, end, .* got 'chr1 1 2 A 1'"),
     ],
 )
