@@ -15,7 +15,7 @@ from .inputs import (
     Prefix,
     peak_file,
 )
-from .options import Device, Dtype, MaxPeaks, MaxTokens, Model, Quiet, Revision
+from .options import Device, Dtype, MaxPeaks, MaxTokens, ModelOrSmall, Quiet, Revision
 from .reporting import one_line_errors, quiet_libraries
 
 if TYPE_CHECKING:
@@ -25,18 +25,22 @@ if TYPE_CHECKING:
 CELLS = "cells.h5ad"
 KEY = "X_epifoundation"
 CLUSTER_KEY = "epifoundation_cluster"
+CLUSTERS_PER_COLUMN, MAX_COLUMNS = 30, 3  # of the legend; what finds no room there is among the smallest
 
 
 @one_line_errors
 def cluster(
     inputs: InputFiles,
-    model: Model,
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    model: ModelOrSmall = None,
     resolution: Annotated[float, typer.Option(min=0.0, help="Higher for more clusters.")] = 1.0,
     label_key: Annotated[
         str | None,
         typer.Option(help="Column of obs with cell types, to compare the clusters with.", show_default="none"),
     ] = None,
+    min_peaks: Annotated[
+        int, typer.Option(min=1, help="Cells with fewer peaks that the model knows get no cluster.")
+    ] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of the clusters and the picture.")] = 0,
     max_peaks: MaxPeaks = None,
     max_tokens_per_batch: MaxTokens = 32_768,
@@ -55,23 +59,24 @@ def cluster(
     Fragments are counted in the peaks of the model, the cells embedded, joined to their nearest neighbours, clustered
     (Leiden) and laid out in the plane (UMAP). The folder gets clusters.csv (barcode, cluster, umap_1, umap_2,
     num_peaks), clusters.png, and cells.h5ad with the same in obs and obsm. Clusters are numbered from 0, the largest
-    first. Neighbours are exact: minutes for 100,000 cells. Needs the extra 'clustering'.
+    first; cells without peaks have none. Neighbours are exact: minutes for 100,000 cells. Needs the extra 'clustering'.
 
-    Example: epifoundation cluster fragments.tsv.gz --model checkpoint --output clusters
+    Example: epifoundation cluster fragments.tsv.gz --barcodes barcodes.tsv --output clusters
 
     Example: epifoundation cluster atac.h5ad --model checkpoint --output clusters --label-key cell_type
     """
     from epifoundation.evaluation.clustering import refuse_missing_libraries
-    from epifoundation.inference import embed_file, load_tokenizer
+    from epifoundation.inference import default_checkpoint, embed_file, load_tokenizer
     from epifoundation.inference.output import new_folder
 
+    checkpoint = model or str(default_checkpoint())
     quiet_libraries()
     refuse_missing_libraries()
     with (
         new_folder(output) as folder,
         peak_file(
             inputs,
-            lambda: load_tokenizer(model, revision).vocabulary,
+            lambda: load_tokenizer(checkpoint, revision).vocabulary,
             modality=None,
             barcodes=barcodes,
             prefix=prefix,
@@ -84,7 +89,7 @@ def cluster(
         labels = _labels(path, label_key)
         coverage = embed_file(
             path,
-            model,
+            checkpoint,
             folder / CELLS,
             key_added=KEY,
             max_peaks=max_peaks,
@@ -94,13 +99,11 @@ def cluster(
             revision=revision,
             show_progress=not quiet,
         )
-        table = _clusters(folder / CELLS, resolution, seed, show_progress=not quiet)
+        table = _clusters(folder / CELLS, min_peaks, resolution, seed, show_progress=not quiet)
         table.to_csv(folder / "clusters.csv")
         _draw(folder / "clusters.png", table)
     if not quiet:
-        compared = "" if labels is None else f" Adjusted Rand index with {label_key}: {_rand(table, labels):.3f}."
-        num_clusters = table["cluster"].nunique()
-        typer.echo(f"{output}: {len(table):,} cells in {num_clusters} clusters.{compared} {coverage.summary()}")
+        typer.echo(f"{output}: {_summary(table, label_key, labels)} {coverage.summary()}")
 
 
 def _labels(path: Path, key: str | None) -> "pd.Series | None":
@@ -118,7 +121,7 @@ def _labels(path: Path, key: str | None) -> "pd.Series | None":
         return file.annotations[0].read(key)
 
 
-def _clusters(cells: Path, resolution: float, seed: int, *, show_progress: bool) -> "pd.DataFrame":
+def _clusters(cells: Path, min_peaks: int, resolution: float, seed: int, *, show_progress: bool) -> "pd.DataFrame":
     """Cluster embedded cells; the file gets the results too."""
     import h5py
     import numpy as np
@@ -132,25 +135,26 @@ def _clusters(cells: Path, resolution: float, seed: int, *, show_progress: bool)
     from epifoundation.inference.results import NUM_PEAKS_KEY
 
     with h5py.File(cells, "r+") as file:
-        embeddings: Any = file["obsm"][KEY][:]
-        if len(embeddings) < GRAPH_NEIGHBORS + 2:
-            raise ValueError(f"expected at least {GRAPH_NEIGHBORS + 2} cells to cluster, got {len(embeddings)}")
-        neighbors = nearest_neighbors(embeddings, GRAPH_NEIGHBORS, show_progress=show_progress)
-        numbers = _largest_first(leiden_clusters(umap_graph(neighbors), resolution, seed))
-        places = umap(embeddings, seed).astype(np.float32)
         obs = read_elem(file["obs"])
-        obs[CLUSTER_KEY] = pd.Categorical(numbers.astype(str), [str(n) for n in range(numbers.max() + 1)])
+        num_peaks = obs[NUM_PEAKS_KEY].to_numpy()
+        chosen = np.flatnonzero(num_peaks >= min_peaks)
+        if len(chosen) < GRAPH_NEIGHBORS + 2:
+            raise ValueError(
+                f"expected at least {GRAPH_NEIGHBORS + 2} cells to cluster, got {len(chosen)} with {min_peaks} or more "
+                "peaks of the model"
+            )
+        embeddings: Any = file["obsm"][KEY][:][chosen]
+        neighbors = nearest_neighbors(embeddings, GRAPH_NEIGHBORS, show_progress=show_progress)
+        found = _largest_first(leiden_clusters(umap_graph(neighbors), resolution, seed))
+        numbers = pd.Series(pd.NA, obs.index.rename("barcode"), "Int64")
+        numbers.iloc[chosen] = found
+        places = np.full((len(obs), 2), np.nan, dtype=np.float32)
+        places[chosen] = umap(embeddings, seed, neighbors)
+        names = [str(number) for number in range(found.max() + 1)]
+        obs[CLUSTER_KEY] = pd.Categorical(numbers.astype("string").to_numpy(object), names)
         write_elem(file, "obs", obs)
         write_elem(file["obsm"], "X_umap", places)
-    return pd.DataFrame(
-        {
-            "cluster": numbers,
-            "umap_1": places[:, 0],
-            "umap_2": places[:, 1],
-            "num_peaks": obs[NUM_PEAKS_KEY].to_numpy(),
-        },
-        index=pd.Index(obs.index, name="barcode"),
-    )
+    return pd.DataFrame({"cluster": numbers, "umap_1": places[:, 0], "umap_2": places[:, 1], "num_peaks": num_peaks})
 
 
 def _largest_first(clusters: "np.ndarray") -> "np.ndarray":
@@ -163,12 +167,22 @@ def _largest_first(clusters: "np.ndarray") -> "np.ndarray":
     return np.asarray(number_of[inverse])
 
 
-def _rand(table: "pd.DataFrame", labels: "pd.Series") -> float:
-    """Adjusted Rand index over the cells that have a label."""
+def _summary(table: "pd.DataFrame", label_key: str | None, labels: "pd.Series | None") -> str:
+    clusters = table["cluster"]
+    text = f"{clusters.count():,} cells in {clusters.nunique()} clusters."
+    if num_left_out := int(clusters.isna().sum()):
+        text += f" {num_left_out:,} cells have too few peaks for one."
+    if labels is not None:
+        text += f" Adjusted Rand index with {label_key}: {_rand(clusters, labels):.3f}."
+    return text
+
+
+def _rand(clusters: "pd.Series", labels: "pd.Series") -> float:
+    """Adjusted Rand index over the cells that have both."""
     from sklearn.metrics import adjusted_rand_score
 
-    has_label = labels.notna().to_numpy()
-    return float(adjusted_rand_score(labels.to_numpy()[has_label].astype(str), table["cluster"].to_numpy()[has_label]))
+    has_both = labels.notna().to_numpy() & clusters.notna().to_numpy()
+    return float(adjusted_rand_score(labels.to_numpy()[has_both].astype(str), clusters.to_numpy()[has_both]))
 
 
 def _draw(path: Path, table: "pd.DataFrame") -> None:
@@ -176,9 +190,23 @@ def _draw(path: Path, table: "pd.DataFrame") -> None:
 
     from epifoundation.evaluation.plots import plot_cells
 
-    figure: Any = Figure(figsize=(8, 6), layout="constrained")
-    width = len(str(table["cluster"].max()))
-    labels = [f"{number:0{width}d}" for number in table["cluster"]]
-    axes = plot_cells(table[["umap_1", "umap_2"]].to_numpy(), labels, figure.subplots(), f"{len(table):,} cells")
-    axes.legend(title="cluster (cells)", loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+    shown = table[table["cluster"].notna()]
+    num_clusters = shown["cluster"].nunique()
+    width = len(str(num_clusters - 1))
+    labels = [f"{number:0{width}d}" for number in shown["cluster"]]
+    num_columns = min(-(-num_clusters // CLUSTERS_PER_COLUMN), MAX_COLUMNS)
+    figure: Any = Figure(figsize=(6.5 + 1.5 * num_columns, 6), layout="constrained")
+    axes = plot_cells(shown[["umap_1", "umap_2"]].to_numpy(), labels, figure.subplots(), f"{len(shown):,} cells")
+    entries, names = axes.get_legend_handles_labels()
+    room = num_columns * CLUSTERS_PER_COLUMN
+    more = f"\nand {num_clusters - room} smaller" if num_clusters > room else ""
+    axes.legend(
+        entries[:room],
+        names[:room],
+        title=f"cluster (cells){more}",
+        ncols=num_columns,
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+        fontsize="small",
+    )
     figure.savefig(path, dpi=150, format="png")

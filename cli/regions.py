@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Device, Dtype, InputFile, MaxPeaks, MaxTokens, Modality, Model, Overwrite, Quiet, Revision
+from .options import Device, Dtype, InputFile, MaxPeaks, MaxTokens, Modality, ModelOrSmall, Overwrite, Quiet, Revision
 from .reporting import one_line_errors, quiet_libraries
 
 regions = typer.Typer(name="regions", no_args_is_help=True, help="Embed regions in context, find promoters.")
@@ -16,12 +16,12 @@ regions = typer.Typer(name="regions", no_args_is_help=True, help="Embed regions 
 @one_line_errors
 def embed(
     path: InputFile,
-    model: Model,
     wanted: Annotated[
         str,
         typer.Option("--regions", metavar="REGIONS", help="A BED file, or names such as chr1:100-600, with commas."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="What to write: .h5ad or .parquet.")],
+    model: ModelOrSmall = None,
     groupby: Annotated[
         str | None, typer.Option(help="Column of obs with the groups, such as cell_type.", show_default="all cells")
     ] = None,
@@ -48,6 +48,7 @@ def embed(
     --output regions.h5ad
     """
     from epifoundation.dataset_builders import open_peak_file
+    from epifoundation.inference import default_checkpoint
     from epifoundation.inference.cell_run import prepare_run
     from epifoundation.inference.output import new_file
     from epifoundation.inference.regions import cell_groups, embed_regions, region_ids, region_table, write_region_table
@@ -60,7 +61,7 @@ def embed(
         partial = stack.enter_context(new_file(output, overwrite=overwrite))
         groups = cell_groups(file, groupby, group)
         run = prepare_run(
-            model,
+            model or str(default_checkpoint()),
             max_peaks=max_peaks,
             max_tokens_per_batch=max_tokens_per_batch,
             device=device,
@@ -84,9 +85,9 @@ def embed(
 @one_line_errors
 def find(
     path: InputFile,
-    model: Model,
     groupby: Annotated[str, typer.Option(help="Column of obs with the cell types.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    model: ModelOrSmall = None,
     group: Annotated[
         list[str] | None, typer.Option(help="A cell type; can be given several times.", show_default="all")
     ] = None,
@@ -94,7 +95,7 @@ def find(
         str | None, typer.Option(help="Genome of the table of genes.", show_default="that of the model")
     ] = None,
     min_cells: Annotated[int, typer.Option(min=1, help="Cells of a type in which a region has to be open.")] = 3,
-    seed: Annotated[int, typer.Option(help="Of the random sets and of what is held out.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random sets and of what is held out.")] = 0,
     max_peaks: MaxPeaks = None,
     max_tokens_per_batch: MaxTokens = 32_768,
     device: Device = None,
@@ -118,6 +119,7 @@ def find(
     Example: epifoundation regions find atac.h5ad --model checkpoint --groupby cell_type --group K562 --output found
     """
     from epifoundation.dataset_builders import open_peak_file
+    from epifoundation.inference import default_checkpoint
     from epifoundation.inference.cell_run import prepare_run
     from epifoundation.inference.output import new_folder
     from epifoundation.inference.regions import cell_groups, embed_regions
@@ -130,7 +132,7 @@ def find(
         folder = stack.enter_context(new_folder(output))
         groups = cell_groups(file, groupby, group)
         run = prepare_run(
-            model,
+            model or str(default_checkpoint()),
             max_peaks=max_peaks,
             max_tokens_per_batch=max_tokens_per_batch,
             device=device,

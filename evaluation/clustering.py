@@ -69,15 +69,9 @@ def umap_graph(neighbors: Neighbors, num_neighbors: int = GRAPH_NEIGHBORS) -> An
     refuse_missing_libraries()
     from umap.umap_ import fuzzy_simplicial_set
 
-    indices, distances = neighbors.nearest(num_neighbors)
-    itself = np.arange(len(indices))[:, None]
+    indices, distances = neighbors.nearest(num_neighbors).with_itself()
     graph, _, _ = fuzzy_simplicial_set(
-        sp.coo_matrix((len(indices), 1)),
-        indices.shape[1] + 1,  # UMAP counts the cell itself
-        None,
-        None,
-        knn_indices=np.hstack([itself, indices]),
-        knn_dists=np.hstack([np.zeros(itself.shape), distances]).astype(np.float32),
+        sp.coo_matrix((len(indices), 1)), indices.shape[1], None, None, knn_indices=indices, knn_dists=distances
     )
     return graph.tocsr()
 

@@ -27,6 +27,12 @@ class Neighbors(NamedTuple):
         """The first of them; all, if there are no more."""
         return Neighbors(self.indices[:, :num_neighbors], self.distances[:, :num_neighbors])
 
+    def with_itself(self) -> tuple[np.ndarray, np.ndarray]:
+        """Indices and float32 distances as UMAP wants them: each cell is the first of its own neighbours."""
+        itself = np.arange(len(self.indices))[:, None]
+        distances = np.hstack([np.zeros(itself.shape), self.distances]).astype(np.float32)
+        return np.hstack([itself, self.indices]), distances
+
 
 def nearest_neighbors(
     embedding: np.ndarray, num_neighbors: int = NUM_NEIGHBORS, *, show_progress: bool = False

@@ -1,9 +1,12 @@
 """Pictures of embeddings."""
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from .neighbors import Neighbors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -13,12 +16,21 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
-def umap(embedding: np.ndarray, seed: int = 0) -> np.ndarray:
-    """(cells, dimensions) -> (cells, 2), by cosine distance; needs the extra ``plot``."""
+def umap(embedding: np.ndarray, seed: int = 0, neighbors: Neighbors | None = None) -> np.ndarray:
+    """(cells, dimensions) -> (cells, 2), by cosine distance, or by neighbours found before; needs the extra ``plot``."""
     from umap import UMAP
 
     # One job: with a fixed seed umap runs on one, and warns if more are asked for.
-    return np.asarray(UMAP(metric="cosine", random_state=seed, n_jobs=1).fit_transform(embedding))
+    options = {"metric": "cosine", "random_state": seed, "n_jobs": 1}
+    if neighbors is not None:
+        indices, distances = neighbors.with_itself()
+        # Without the second option umap finds the neighbours of few cells itself.
+        known = {"precomputed_knn": (indices, distances, None), "force_approximation_algorithm": True}
+        options |= known | {"n_neighbors": indices.shape[1], "metric": "euclidean"}
+    with warnings.catch_warnings():
+        # It tells how it starts, and that other cells cannot be added, which nobody does.
+        warnings.filterwarnings("ignore", category=UserWarning)
+        return np.asarray(UMAP(**options).fit_transform(embedding))
 
 
 def plot_cells(coordinates: np.ndarray, labels: Sequence[str], ax: "Axes | None" = None, title: str = "") -> "Axes":

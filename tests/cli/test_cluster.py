@@ -1,6 +1,8 @@
 import gzip
+import warnings
 
 import anndata
+import matplotlib.figure
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,8 +10,8 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix
 from sklearn.metrics import adjusted_rand_score
 
-from epifoundation.inference import embed_cells
-from epifoundation_cli.cluster import _largest_first
+from epifoundation.inference import default_checkpoint, embed_cells, load_tokenizer
+from epifoundation_cli.cluster import _draw, _largest_first
 
 from .conftest import NAMES
 
@@ -70,8 +72,59 @@ def test_clusters_of_fragments(run, two_kinds, checkpoint, tmp_path):
     assert table["num_peaks"].to_dict() == expected.to_dict()
 
 
+def test_cells_with_few_peaks_get_no_cluster(run, two_kinds, checkpoint, tmp_path):
+    values = two_kinds.X.toarray()
+    values[5], values[7] = 0, np.arange(40) < 3
+    two_kinds.X = csr_matrix(values)
+    two_kinds.write_h5ad(tmp_path / "cells.h5ad")
+    for min_peaks, without in ((1, ["c5"]), (4, ["c5", "c7"])):
+        output = tmp_path / f"out{min_peaks}"
+        words = ("--min-peaks", min_peaks, "--label-key", "kind")
+        result = run("cluster", tmp_path / "cells.h5ad", "-m", checkpoint, "-o", output, *words)
+        assert f"{60 - len(without)} cells in" in result.stdout
+        assert f"{len(without)} cells have too few peaks" in result.stdout
+        table = pd.read_csv(output / "clusters.csv", index_col="barcode")
+        assert table.index[table["cluster"].isna()].tolist() == without
+        assert table.index[table["umap_1"].isna()].tolist() == without
+        has_cluster = table["cluster"].notna().to_numpy()
+        rand = adjusted_rand_score(two_kinds.obs["kind"][has_cluster], table["cluster"][has_cluster])
+        assert f"Adjusted Rand index with kind: {rand:.3f}" in result.stdout
+        written = anndata.read_h5ad(output / "cells.h5ad")
+        assert written.obs_names[written.obs["epifoundation_cluster"].isna()].tolist() == without
+        assert written.n_obs == 60
+
+
+def test_without_a_model_the_carried_one_is_used(run, tmp_path):
+    names = load_tokenizer(default_checkpoint()).vocabulary.names()[:400]
+    values = np.random.default_rng(0).random((20, 400)) < 0.3
+    cells = AnnData(csr_matrix(values.astype(np.float32)), var=pd.DataFrame(index=names))
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    assert run("cluster", tmp_path / "cells.h5ad", "-o", tmp_path / "out").exit_code == 0
+    assert anndata.read_h5ad(tmp_path / "out" / "cells.h5ad").obsm["X_epifoundation"].shape == (20, 64)
+
+
+def test_the_picture_of_many_clusters_names_the_largest(tmp_path, monkeypatch):
+    figures = []
+    save = matplotlib.figure.Figure.savefig
+    monkeypatch.setattr(
+        matplotlib.figure.Figure, "savefig", lambda figure, *a, **k: (figures.append(figure), save(figure, *a, **k))
+    )
+    places = np.random.default_rng(0).normal(size=(300, 2))
+    table = pd.DataFrame({"cluster": np.arange(300) % 140, "umap_1": places[:, 0], "umap_2": places[:, 1]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib warns where the legend leaves no room for the picture
+        _draw(tmp_path / "clusters.png", table)
+    legend = figures[0].axes[0].get_legend()
+    assert legend.get_title().get_text() == "cluster (cells)\nand 50 smaller"
+    assert len(legend.get_texts()) == 90
+
+
 def test_bad_input_is_one_line_and_leaves_nothing(run_badly, peaks_file, two_kinds, checkpoint, tmp_path):
     two_kinds.write_h5ad(tmp_path / "many.h5ad")
+    of_other_genome = [f"chr9:{start}-{start + 50}" for start in range(0, 4_000, 100)]
+    AnnData(two_kinds.X, var=pd.DataFrame(index=of_other_genome)).write_h5ad(tmp_path / "mouse.h5ad")
+    with gzip.open(tmp_path / "mouse.tsv.gz", "wt") as file:
+        file.writelines(f"chr1\t{start}\t{start + 90}\tcell\t1\n" for start in range(9_000_000, 9_200_000, 100))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").touch()
     before = names(tmp_path)
@@ -80,6 +133,11 @@ def test_bad_input_is_one_line_and_leaves_nothing(run_badly, peaks_file, two_kin
         "cluster", tmp_path / "many.h5ad", *out, "--label-key", "type"
     )
     assert "at least 16 cells to cluster, got 12" in run_badly("cluster", peaks_file, *out)
+    assert "got 0 with 99 or more peaks" in run_badly("cluster", tmp_path / "many.h5ad", *out, "--min-peaks", 99)
+    assert "none of the 40 peaks overlaps" in run_badly("cluster", tmp_path / "mouse.h5ad", *out)
+    assert "none of the 2,000 fragments overlaps" in run_badly(
+        "cluster", tmp_path / "mouse.tsv.gz", *out, "--min-fragments", 1
+    )
     assert "does not exist" in run_badly("cluster", tmp_path / "none.h5ad", *out)
     assert "exists: choose another name" in run_badly(
         "cluster", tmp_path / "many.h5ad", "-m", checkpoint, "-o", tmp_path / "full"

@@ -9,6 +9,7 @@ from scipy.sparse import csr_matrix
 from epifoundation import EpiFoundationConfig, EpiFoundationModel
 from epifoundation.dataset_builders.genome.gene_coordinates import gene_coordinates
 from epifoundation.evaluation.promoters import distance_to_tss
+from epifoundation.inference import default_checkpoint, load_tokenizer
 from epifoundation.tokenization import PeakTokenizer, PeakVocabulary, parse_peaks
 from epifoundation_cli.promoters import _file_names
 
@@ -138,6 +139,40 @@ def test_a_search_that_cannot_be_made_is_one_line(
     few = ("regions", "find", typed_file, "-m", checkpoint, "--groupby", "cell_type", *out)
     assert "cell type 'B': expected at least 10 known promoters" in run_badly(*few)
     assert names(tmp_path) == before
+
+
+def test_a_genome_without_genes_is_one_line(run_badly, gene_cells, with_genes, tmp_path):
+    tokenizer = PeakTokenizer(PeakVocabulary.from_names(with_genes, genome="mm10"))
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    EpiFoundationModel(EpiFoundationConfig(vocab_size=len(tokenizer), gene_vocab_size=6, **sizes)).save_pretrained(
+        tmp_path / "mouse"
+    )
+    tokenizer.save_pretrained(tmp_path / "mouse")
+    words = ("-m", tmp_path / "mouse", "--groupby", "cell_type", "-o", tmp_path / "found")
+    assert "no table of genes for 'mm10', only for hg38" in run_badly("regions", "find", gene_cells, *words)
+    assert not (tmp_path / "found").exists()
+
+
+def test_cells_without_an_open_peak_are_one_line(run_badly, typed_file, checkpoint, tmp_path):
+    cells = anndata.read_h5ad(typed_file)
+    cells.X = csr_matrix(cells.X.toarray() * (cells.obs["cell_type"] == "B").to_numpy()[:, None])
+    cells.write_h5ad(tmp_path / "empty.h5ad")
+    words = ("-m", checkpoint, "--groupby", "cell_type", "--group", "T", "-o", tmp_path / "out.h5ad")
+    message = run_badly("regions", "embed", tmp_path / "empty.h5ad", "--regions", NAMES[0], *words)
+    assert "no cell has an open peak" in message
+    assert not (tmp_path / "out.h5ad").exists()
+
+
+def test_without_a_model_the_carried_one_is_used(run, tmp_path):
+    names = load_tokenizer(default_checkpoint()).vocabulary.names()[:50]
+    cells = AnnData(csr_matrix(np.ones((3, 50), np.float32)), var=pd.DataFrame(index=names))
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    output = tmp_path / "out.parquet"
+    words = ("regions", "embed", tmp_path / "cells.h5ad", "--regions", names[7], "-o", output)
+    assert run(*words).exit_code == 0
+    found = pd.read_parquet(output)
+    assert found["region"].tolist() == [names[7]]
+    assert found.filter(like="contextual_").shape == (1, 64)
 
 
 def test_each_type_has_a_file_of_its_own():

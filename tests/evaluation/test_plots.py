@@ -4,6 +4,7 @@ import numpy as np
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
+from epifoundation.evaluation.neighbors import nearest_neighbors
 from epifoundation.evaluation.plots import plot_cells, umap
 
 
@@ -27,3 +28,14 @@ def test_the_given_axes_are_used() -> None:
 def test_umap_is_the_same_for_the_same_seed() -> None:
     embedding = np.random.default_rng(0).normal(size=(40, 5))
     np.testing.assert_array_equal(umap(embedding, seed=3), umap(embedding, seed=3))
+
+
+def test_umap_lays_out_by_the_neighbours_it_is_given() -> None:
+    kinds = np.repeat([0, 1], 40)
+    embedding = np.random.default_rng(0).normal(size=(80, 5))
+    apart = nearest_neighbors(embedding + 20 * kinds[:, None], 14)  # neighbours are of one kind, embeddings tell none
+    places = umap(embedding, 0, apart)
+    centres = np.array([places[kinds == kind].mean(axis=0) for kind in (0, 1)])
+    spread = np.linalg.norm(places - centres[kinds], axis=1).mean()
+    assert np.linalg.norm(centres[0] - centres[1]) > 3 * spread
+    np.testing.assert_array_equal(places, umap(embedding, 0, apart))
