@@ -77,19 +77,30 @@ def _compute(
     forward: Callable[..., Tensor], device: torch.device, input_ids: list[np.ndarray], chromosome_ids: list[np.ndarray]
 ) -> np.ndarray:
     bounds = np.cumsum([0, *map(len, input_ids)], dtype=np.int32)
-    try:
+    with memory_explained(int(bounds[-1]), device):
         out = forward(
             input_ids=pack(input_ids, device),
             chromosome_ids=pack(chromosome_ids, device),
             cu_seq_lens_q=torch.from_numpy(bounds).to(device),
         )
         numbers: np.ndarray = out.float().cpu().numpy()
+    return numbers
+
+
+@contextmanager
+def memory_explained(num_tokens: int, device: torch.device) -> Iterator[None]:
+    """Say what to lower where the memory of a device does not suffice.
+
+    Raises:
+        MemoryError: in place of torch's own error.
+    """
+    try:
+        yield
     except torch.OutOfMemoryError as error:
         raise MemoryError(
-            f"a batch of {bounds[-1]:,} tokens does not fit the memory of {device}: lower "
+            f"a batch of {num_tokens:,} tokens does not fit the memory of {device}: lower "
             "max_tokens_per_batch (--max-tokens-per-batch), or max_peaks if it is a single cell"
         ) from error
-    return numbers
 
 
 @contextmanager

@@ -146,7 +146,7 @@ def run_over_cells(source: PeakSource, run: CellRun, task: CellTask) -> Coverage
     _warn_of_other_genome(source, mapping, run.tokenizer)
     parts: list[Coverage] = []
     start = 0
-    with ready_for_inference(run.model, run.device), _progress(source.num_cells, run, task) as progress:
+    with ready_for_inference(run.model, run.device), progress_bar(source.num_cells, task.doing, run) as progress:
         for block in source.blocks(run.max_entries_per_block):
             cells = run.tokenizer(block, peaks=mapping, check=False)
             parts.append(run.tokenizer.coverage)
@@ -161,7 +161,7 @@ def run_over_cells(source: PeakSource, run: CellRun, task: CellTask) -> Coverage
                 run.max_tokens_per_batch,
                 task.max_cells_per_batch,
             ):
-                _refuse_not_finite(numbers, run, task)
+                refuse_not_finite(numbers, task.results, run)
                 task.store(start + batch, numbers)
                 progress.update(len(batch))
             start += parts[-1].num_cells
@@ -174,6 +174,11 @@ def run_over_cells(source: PeakSource, run: CellRun, task: CellTask) -> Coverage
 
 def run_record(run: CellRun, coverage: Coverage, **more: Any) -> dict[str, Any]:
     """What ``uns`` is to say of the results; only values that every AnnData can store."""
+    return model_record(run, **more) | {"coverage": coverage_numbers(coverage)}
+
+
+def model_record(run: CellRun, **more: Any) -> dict[str, Any]:
+    """The same without the coverage of data."""
     config = run.model.config
     record = {
         "model": config.name_or_path,
@@ -184,15 +189,27 @@ def run_record(run: CellRun, coverage: Coverage, **more: Any) -> dict[str, Any]:
         "genome": run.tokenizer.vocabulary.genome,
         "vocabulary_digest": run.tokenizer.vocabulary.digest(),
         "parameters": {"max_peaks": run.tokenizer.max_peaks, "dtype": str(run.model.dtype)},
-        "coverage": coverage_numbers(coverage),
     }
     return {key: value for key, value in record.items() if value is not None}
 
 
-def _progress(num_cells: int, run: CellRun, task: CellTask) -> Any:
-    # None: only on a terminal or in a notebook
-    disable = None if run.show_progress else True
-    return tqdm(total=num_cells, unit="cell", desc=task.doing, delay=SECONDS_WITHOUT_PROGRESS, disable=disable)
+def progress_bar(num_cells: int, doing: str, run: CellRun) -> Any:
+    """A progress bar over cells, which shows on a terminal or in a notebook if the work takes long."""
+    disable = None if run.show_progress else True  # None: only on a terminal or in a notebook
+    return tqdm(total=num_cells, unit="cell", desc=doing, delay=SECONDS_WITHOUT_PROGRESS, disable=disable)
+
+
+def refuse_not_finite(numbers: np.ndarray, results: str, run: CellRun) -> None:
+    """Check the numbers that a model gives.
+
+    Raises:
+        ValueError: if they hold NaN or infinity.
+    """
+    if not np.isfinite(numbers).all():
+        raise ValueError(
+            f"the model gives {results} that are not finite: its weights are damaged, or too large for its "
+            f"precision ({run.model.dtype}); try dtype='float32'"
+        )
 
 
 # The warnings count four functions up to the caller's line: here, `run_over_cells`, a function of the task, and the
@@ -229,12 +246,4 @@ def _refuse_no_coverage(coverage: Coverage, mapping: PeakMapping) -> None:
     if not coverage.num_matched_entries:
         raise ValueError(
             f"none of the {coverage.num_entries:,} open peaks overlaps a peak of the vocabulary: {mapping.advice}"
-        )
-
-
-def _refuse_not_finite(numbers: np.ndarray, run: CellRun, task: CellTask) -> None:
-    if not np.isfinite(numbers).all():
-        raise ValueError(
-            f"the model gives {task.results} that are not finite: its weights are damaged, or too large for its "
-            f"precision ({run.model.dtype}); try dtype='float32'"
         )

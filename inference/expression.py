@@ -1,7 +1,7 @@
 """The level of expression of genes in each cell, predicted from its open peaks."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
@@ -25,7 +25,7 @@ EXPRESSION_KEY = "epifoundation_expression"
 CELLS_PER_BATCH = 32  # genes are decoded 4,096 at a time: 64 MB for so many cells, at 128 numbers per pair
 
 
-class _Genes(NamedTuple):
+class WantedGenes(NamedTuple):
     """Genes asked for.
 
     Attributes:
@@ -73,10 +73,10 @@ def predict_expression(
     """
     source = PeakTable(adata, modality)
     run = _predictor(model, tokenizer, **options)
-    wanted = _wanted(run.tokenizer, genes)
+    wanted = wanted_genes(run.tokenizer, genes)
     levels = np.empty((source.num_cells, len(wanted.ids)), dtype=np.float32)
     coverage = _predict(source, run, wanted, levels)
-    obs = _obs(source.cell_names, coverage)
+    obs = cells_frame(source.cell_names, coverage)
     return AnnData(levels, obs, wanted.var, uns={EXPRESSION_KEY: _record(run, coverage)})
 
 
@@ -121,13 +121,13 @@ def predict_expression_of_file(
             raise ValueError(f"cannot tell from its ending what {output} is to be: expected .h5ad")
         with new_file(output, overwrite=overwrite) as partial:
             run = _predictor(model, tokenizer, **options)
-            wanted = _wanted(run.tokenizer, genes)
+            wanted = wanted_genes(run.tokenizer, genes)
             shape = (source.num_cells, len(wanted.ids))
             refuse_full_disk(partial, 4 * shape[0] * shape[1])
             with h5py.File(partial, "w") as file:
                 write_elem(file, "/", AnnData(obs=pd.DataFrame(index=pd.Index(source.cell_names)), var=wanted.var))
-                coverage = _predict(source, run, wanted, _new_matrix(file, shape))
-                write_elem(file, "obs", _obs(source.cell_names, coverage))
+                coverage = _predict(source, run, wanted, new_matrix(file, shape))
+                write_elem(file, "obs", cells_frame(source.cell_names, coverage))
                 write_elem(file["uns"], EXPRESSION_KEY, _record(run, coverage))
     return coverage
 
@@ -141,7 +141,12 @@ def _predictor(model: Any, tokenizer: PeakTokenizer | None, **options: Unpack[Ce
     return prepare_run(model, tokenizer, model_class=EpiFoundationForExpressionPrediction, **options)
 
 
-def _wanted(tokenizer: PeakTokenizer, names: Iterable[str] | None) -> _Genes:
+def wanted_genes(tokenizer: PeakTokenizer, names: Iterable[str] | None) -> WantedGenes:
+    """The genes of these names, or all genes of the tokenizer.
+
+    Raises:
+        ValueError: if the tokenizer holds no genes, one is unknown or named twice, or none is named.
+    """
     vocabulary = tokenizer.genes
     if vocabulary is None:
         raise ValueError("the tokenizer of this model holds no genes (genes.tsv): take both from one checkpoint")
@@ -162,7 +167,7 @@ def _wanted(tokenizer: PeakTokenizer, names: Iterable[str] | None) -> _Genes:
     return _of_ids(vocabulary, ids)
 
 
-def _of_ids(vocabulary: GeneVocabulary, ids: np.ndarray) -> _Genes:
+def _of_ids(vocabulary: GeneVocabulary, ids: np.ndarray) -> WantedGenes:
     places = (ids - NUM_SPECIAL_TOKENS).tolist()
     columns = {
         "ensembl_id": [vocabulary.ensembl_ids[i] for i in places],
@@ -174,10 +179,10 @@ def _of_ids(vocabulary: GeneVocabulary, ids: np.ndarray) -> _Genes:
     for i, name in enumerate(names):
         names[i] = f"{name} {columns['ensembl_id'][i]}" if name in seen else name
         seen.add(name)
-    return _Genes(ids, pd.DataFrame(columns, index=pd.Index(names)))
+    return WantedGenes(ids, pd.DataFrame(columns, index=pd.Index(names)))
 
 
-def _new_matrix(file: h5py.File, shape: tuple[int, int]) -> h5py.Dataset:
+def new_matrix(file: h5py.File, shape: tuple[int, int]) -> h5py.Dataset:
     """An empty dense ``X``, laid out so that rows can be written in any order."""
     if "X" in file:
         del file["X"]
@@ -186,7 +191,7 @@ def _new_matrix(file: h5py.File, shape: tuple[int, int]) -> h5py.Dataset:
     return matrix
 
 
-def _predict(source: PeakSource, run: CellRun, genes: _Genes, levels: np.ndarray | h5py.Dataset) -> Coverage:
+def _predict(source: PeakSource, run: CellRun, genes: WantedGenes, levels: np.ndarray | h5py.Dataset) -> Coverage:
     """Fill `levels`, (cells, genes)."""
     assert run.tokenizer.gene_chromosome_ids is not None
     chromosome_ids = run.tokenizer.gene_chromosome_ids[genes.ids].astype(np.int64)
@@ -202,16 +207,23 @@ def _predict(source: PeakSource, run: CellRun, genes: _Genes, levels: np.ndarray
         logits: Tensor = out.logits
         return logits
 
+    of_empty_cells = "they all get the levels of a cell without peaks: leave them out of what follows"
+    task = CellTask("predicting", "levels of expression", of_empty_cells, forward, row_store(levels), CELLS_PER_BATCH)
+    return run_over_cells(source, run, task)
+
+
+def row_store(levels: np.ndarray | h5py.Dataset) -> Callable[[np.ndarray, np.ndarray], None]:
+    """What puts rows into `levels`, in any order; for `CellTask.store`."""
+
     def store(cells: np.ndarray, numbers: np.ndarray) -> None:
         for cell, row in zip(cells.tolist(), numbers, strict=True):
             levels[cell] = row
 
-    of_empty_cells = "they all get the levels of a cell without peaks: leave them out of what follows"
-    task = CellTask("predicting", "levels of expression", of_empty_cells, forward, store, CELLS_PER_BATCH)
-    return run_over_cells(source, run, task)
+    return store
 
 
-def _obs(cell_names: list[str], coverage: Coverage) -> pd.DataFrame:
+def cells_frame(cell_names: list[str], coverage: Coverage) -> pd.DataFrame:
+    """``obs`` of an output: the cells and how many of their peaks were read."""
     return pd.DataFrame({NUM_PEAKS_KEY: num_peaks_of(coverage).to_numpy()}, index=pd.Index(cell_names))
 
 

@@ -25,6 +25,13 @@ from epifoundation.tokenization import PeakTokenizer
 MODEL_TYPE = "epifoundation"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _TOKENIZER_FILES = ("peaks.npz", "genes.tsv", "tokenizer_config.json")
+# Class -> how a checkpoint with all its weights is made.
+_MADE_BY = {
+    "EpiFoundationForCellClassification": "finetune classification",
+    "EpiFoundationForExpressionPrediction": "finetune expression",
+    "EpiFoundationForContrastiveAlignment": "finetune contrastive",
+    "EpiFoundationForExpressionImputation": "finetune imputation",
+}
 # Neither code nor pickles are ever fetched: the code is in this package, the weights are safetensors.
 _MODEL_FILES = ("config.json", "*.safetensors", "model.safetensors.index.json")
 
@@ -258,9 +265,9 @@ def _weights(model_class: type[EpiFoundationPreTrainedModel], folder: Path) -> A
     model, found = loaded
     if found["missing_keys"]:
         # Transformers draws them at random and goes on, which no user of a trained model wants.
-        missing = sorted(found["missing_keys"])
+        missing, maker = sorted(found["missing_keys"]), _MADE_BY.get(model_class.__name__)
         raise ValueError(
             f"the weights in {folder} lack {len(missing)} tensors of {model_class.__name__}, such as "
-            f"{', '.join(missing[:3])}"
+            f"{', '.join(missing[:3])}" + (f"; 'epifoundation {maker}' makes a checkpoint with them" if maker else "")
         )
     return model

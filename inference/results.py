@@ -112,7 +112,7 @@ def _write_parquet(partial: Path, cell_names: list[str], results: CellResults) -
     """A table written in groups of rows, so that no second copy of all numbers is needed."""
     columns = [("cell", pa.string())] + [(name, _parquet_type(values)) for name, values in results.obs.items()]
     columns += [(name, pa.float32()) for key in results.obsm for name in results.columns.get(key, [])]
-    metadata = {results.uns_key: json.dumps(_without_nan(results.record))}
+    metadata = {results.uns_key: json.dumps(without_nan(results.record))}
     schema = pa.schema([pa.field(name, kind) for name, kind in columns], metadata=metadata)
     with pq.ParquetWriter(partial, schema) as writer:
         for start in range(0, len(cell_names), ROWS_PER_GROUP):
@@ -134,8 +134,8 @@ def _plain(values: pd.Series) -> pd.Series:
     return values.astype(object) if isinstance(values.dtype, pd.CategoricalDtype) else values
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
     """The same with None for NaN, which JSON does not know."""
     if isinstance(value, dict):
-        return {key: _without_nan(inner) for key, inner in value.items()}
+        return {key: without_nan(inner) for key, inner in value.items()}
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -10,9 +10,11 @@ from scipy.sparse import csr_matrix
 from epifoundation import (
     EpiFoundationConfig,
     EpiFoundationForCellClassification,
+    EpiFoundationForContrastiveAlignment,
     EpiFoundationForExpressionPrediction,
     EpiFoundationForPeakToGeneAlignment,
 )
+from epifoundation.contrastive_alignment_epifoundation import default_gene_encoder
 from epifoundation.tokenization import GeneVocabulary, PeakTokenizer, PeakVocabulary
 
 NAMES = [f"chr{1 + i % 3}:{1000 * (i + 1)}-{1000 * (i + 1) + 500}" for i in range(60)]
@@ -127,5 +129,56 @@ def predictor(gene_tokenizer):
 def predictor_checkpoint(predictor, gene_tokenizer, tmp_path_factory):
     folder = tmp_path_factory.mktemp("predictor")
     predictor.save_pretrained(folder)
+    gene_tokenizer.save_pretrained(folder)
+    return folder
+
+
+RNA_NAMES = ["ENSG00000000003.4", "CD19", "UNKNOWN", "GATA1", "ENSG00000000004", "OTHER"]
+
+
+@pytest.fixture
+def rna():
+    """30 cells by RNA; of 6 genes the model knows 4, half of them by Ensembl id. Cell 3 expresses none of these."""
+    generator = np.random.default_rng(1)
+    values = generator.poisson(1.5, (30, 6)).astype(np.float32)
+    values[3] = [0, 0, 5, 0, 0, 1]
+    obs = pd.DataFrame({"kind": ["b", "c", "a"] * 10}, index=[f"cell{i}" for i in range(5, 35)])
+    return AnnData(csr_matrix(values), obs, pd.DataFrame(index=RNA_NAMES))
+
+
+@pytest.fixture
+def rna_file(rna, tmp_path):
+    path = tmp_path / "rna.h5ad"
+    rna.write_h5ad(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def aligner(gene_tokenizer):
+    encoder = default_gene_encoder(9, max_genes=3) | {
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 8,
+    }
+    config = sized(
+        gene_tokenizer,
+        num_chromosomes=28,
+        gene_encoder=encoder,
+        projection_size=6,
+        use_typical_gene_counts=True,
+        initializer_range=0.5,
+    )
+    torch.manual_seed(3)
+    model = EpiFoundationForContrastiveAlignment(config).eval()
+    with torch.no_grad():
+        model.typical_gene_counts[4:] = torch.tensor([1.0, 4.0, 2.0, 1.0, 1.0])
+    return model
+
+
+@pytest.fixture(scope="session")
+def aligner_checkpoint(aligner, gene_tokenizer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("aligner")
+    aligner.save_pretrained(folder)
     gene_tokenizer.save_pretrained(folder)
     return folder

@@ -10,7 +10,7 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix, random_array
 
 from epifoundation.inference import predict_expression
-from epifoundation.inference.expression import _wanted, predict_expression_of_file
+from epifoundation.inference.expression import wanted_genes, predict_expression_of_file
 from epifoundation.tokenization import GeneVocabulary, PeakTokenizer
 
 KEY = "epifoundation_expression"
@@ -113,6 +113,6 @@ def test_memory_does_not_grow_with_cells_times_genes(predictor_checkpoint, token
 
 def test_genes_sharing_a_symbol_keep_names_of_their_own(tokenizer):
     genes = GeneVocabulary(["A", "A", "A", ""], ["E1", "E2", "E3", "E4"], ["chr1"] * 4)
-    wanted = _wanted(PeakTokenizer(tokenizer.vocabulary, genes), None)
+    wanted = wanted_genes(PeakTokenizer(tokenizer.vocabulary, genes), None)
     assert list(wanted.var.index) == ["A", "A E2", "A E3", "E4"]
     assert list(wanted.ids) == [4, 5, 6, 7]
