@@ -1,4 +1,4 @@
-"""``epifoundation pretrain``: from tokenised cells to a model aligned to genes."""
+"""``epifoundation pretrain``: from tokenised cells to a model of them."""
 
 from .reporting import one_line_errors
 from .training import ListOptions, Words, start
@@ -7,6 +7,9 @@ from .training import ListOptions, Words, start
 @one_line_errors
 def pretrain(words: Words = None, options: ListOptions = False) -> None:
     """Pre-train a model: which genes does a cell express, given its open peaks?
+
+    With --objective replaced_peaks or masked_peaks the cells need no genes: the model learns which peaks were swapped
+    for others, or which were hidden. --objective combined is the sum of all three.
 
     Takes a folder as 'tokenize' writes it, and leaves a checkpoint, run.json and curves.png in --output_dir. Ended at
     any time, the same command goes on from the last complete checkpoint.

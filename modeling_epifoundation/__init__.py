@@ -20,14 +20,16 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from epifoundation.tokenization import PeakTokenizer
 
 from .batch_correction_epifoundation import EpiFoundationBatchCorrectionOutput, EpiFoundationForBatchCorrection
+from .bulk_classification_epifoundation import EpiFoundationBulkOutput, EpiFoundationForBulkClassification
 from .cell_clustering_epifoundation import EpiFoundationForCellClustering
+from .combined_objectives_epifoundation import EpiFoundationCombinedOutput, EpiFoundationForCombinedObjectives
 from .configuration_epifoundation import EpiFoundationConfig
 from .contrastive_alignment_epifoundation import (
     EpiFoundationContrastiveOutput,
     EpiFoundationForContrastiveAlignment,
     EpiFoundationForExpressionImputation,
 )
-from .masked_peaks_epifoundation import EpiFoundationForMaskedPeaks
+from .masked_peaks_epifoundation import EpiFoundationForMaskedPeaks, EpiFoundationMaskedPeaksOutput
 from .modeling_epifoundation import (
     EpiFoundationForCellClassification,
     EpiFoundationForExpressionPrediction,
@@ -74,11 +76,15 @@ PIPELINE_REGISTRY.supported_tasks |= {
 
 __all__ = [
     "EpiFoundationBatchCorrectionOutput",
+    "EpiFoundationBulkOutput",
+    "EpiFoundationCombinedOutput",
     "EpiFoundationConfig",
     "EpiFoundationContrastiveOutput",
     "EpiFoundationForBatchCorrection",
+    "EpiFoundationForBulkClassification",
     "EpiFoundationForCellClassification",
     "EpiFoundationForCellClustering",
+    "EpiFoundationForCombinedObjectives",
     "EpiFoundationForContrastiveAlignment",
     "EpiFoundationForExpressionImputation",
     "EpiFoundationForExpressionPrediction",
@@ -86,6 +92,7 @@ __all__ = [
     "EpiFoundationForPeakToGeneAlignment",
     "EpiFoundationForReplacedPeaks",
     "EpiFoundationHeadOutput",
+    "EpiFoundationMaskedPeaksOutput",
     "EpiFoundationModel",
     "EpiFoundationPreTrainedModel",
     "PeakTokenizer",

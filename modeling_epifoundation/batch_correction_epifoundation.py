@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_epifoundation import EpiFoundationConfig
-from .losses_epifoundation import IGNORED_LABEL, binary_cross_entropy, cross_entropy
+from .losses_epifoundation import binary_cross_entropy, cross_entropy, items_of_each
 from .modeling_epifoundation import (
     OF_CLASSIFIER,
     OF_GENES,
@@ -54,6 +54,7 @@ class EpiFoundationForBatchCorrection(EpiFoundationPreTrainedModel):
     `num_trainable_layers` above 0 only that many last layers and all LayerNorms of the encoder learn (Atacformer).
     """
 
+    loss_labels = ("labels", "batch_ids")
     _auto_class = "AutoModelForBatchCorrection"  # Transformers has none; the name only makes it copy the code
     _keys_to_ignore_on_load_unexpected = OF_GENES + OF_CLASSIFIER + OF_SELF_SUPERVISION
 
@@ -113,8 +114,7 @@ class EpiFoundationForBatchCorrection(EpiFoundationPreTrainedModel):
             attention_mask: see there.
             batch_ids: (cells,) experimental batch of each cell, -100 where it is unknown; needed for a loss.
             labels: shaped as `input_ids`: 1 replaced, 0 the cell's own, -100 left out of the loss.
-            num_items_in_batch: number of `labels` in an accumulated batch. The batches' part of the loss, a mean over
-                cells, then counts by the share of labels that is in this call.
+            num_items_in_batch: (2,) number of `labels` and of `batch_ids` in an accumulated batch, see `items_of_each`.
 
         Returns:
             `loss`; `logits`, shaped as `input_ids`; `batch_logits`, (cells, batches); `cell_embeddings`.
@@ -130,10 +130,9 @@ class EpiFoundationForBatchCorrection(EpiFoundationPreTrainedModel):
         if labels is not None:
             if batch_ids is None:
                 raise ValueError("batch correction needs batch_ids, the batch of each cell, beside the labels")
-            adversary = self.config.adversarial_weight * cross_entropy(batch_logits, batch_ids)
-            loss = binary_cross_entropy(logits, labels) + adversary
-            if num_items_in_batch is not None:
-                loss = loss * (labels != IGNORED_LABEL).sum() / num_items_in_batch
+            num_labels, num_cells = items_of_each(num_items_in_batch, (labels, batch_ids))
+            adversary = self.config.adversarial_weight * cross_entropy(batch_logits, batch_ids, num_cells)
+            loss = binary_cross_entropy(logits, labels, num_labels) + adversary
         return EpiFoundationBatchCorrectionOutput(
             loss, logits, out.pooler_output, out.hidden_states, out.attentions, batch_logits
         )

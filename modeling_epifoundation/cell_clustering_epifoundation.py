@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_epifoundation import EpiFoundationConfig
+from .losses_epifoundation import mean_over_labels
 from .modeling_epifoundation import (
     OF_CLASSIFIER,
     OF_GENES,
@@ -38,6 +40,8 @@ class EpiFoundationForCellClustering(EpiFoundationPreTrainedModel):
         input_ids: Tensor | None = None,
         chromosome_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
         return_loss: bool = True,
         **kwargs: Any,
     ) -> EpiFoundationHeadOutput:
@@ -48,6 +52,9 @@ class EpiFoundationForCellClustering(EpiFoundationPreTrainedModel):
                 anchors, then as many cells of the same types, then as many of other types.
             chromosome_ids: see there.
             attention_mask: see there.
+            labels: (anchors,) type of each anchor, which the Trainer counts; the loss does not need it.
+            num_items_in_batch: number of anchors that the sum of losses is divided by, given by the Trainer under
+                gradient accumulation; by default those of this call.
             return_loss: the cells are such triplets; without it, they are any cells.
 
         Returns:
@@ -66,7 +73,8 @@ class EpiFoundationForCellClustering(EpiFoundationPreTrainedModel):
                 f"{len(out.pooler_output)} cells; pass return_loss=False to embed cells alone"
             )
         anchors, positives, negatives = out.pooler_output.float().chunk(3)
-        return head_output(F.triplet_margin_loss(anchors, positives, negatives, margin=MARGIN), None, out)
+        total = F.triplet_margin_loss(anchors, positives, negatives, margin=MARGIN, reduction="sum")
+        return head_output(mean_over_labels(total, torch.ones(len(anchors)), num_items_in_batch), None, out)
 
 
 __all__ = ["EpiFoundationForCellClustering"]

@@ -30,6 +30,12 @@ SMALLEST = {
 }
 
 
+POSITIVE = (
+    *("layer_norm_eps", "batch_norm_eps", "initializer_range", "discriminator_norm_eps"),
+    *("peak_to_gene_weight", "replaced_peaks_weight", "masked_peaks_weight"),
+)
+
+
 @strict
 class EpiFoundationConfig(PreTrainedConfig):
     r"""
@@ -77,6 +83,9 @@ class EpiFoundationConfig(PreTrainedConfig):
         use_gene_bias: add a learned starting value to each gene's logit of being expressed. Set to the genes'
             log-odds it spares the decoder from learning how frequent each gene is; the official model has none.
         tie_word_embeddings: the scores of masked peaks are products with the peak table itself.
+        peak_to_gene_weight: of peak-to-gene alignment in the sum of objectives of pre-training.
+        replaced_peaks_weight: of replaced peaks in this sum.
+        masked_peaks_weight: of masked peaks in this sum.
         discriminator_size: width of the detector of replaced peaks; by default `hidden_size`.
         discriminator_norm_eps: added to the variance in its LayerNorm.
         adversarial_weight: of the batches in the loss of batch correction (Atacformer: lambda_adv).
@@ -84,11 +93,15 @@ class EpiFoundationConfig(PreTrainedConfig):
         num_trainable_layers: last layers of the encoder that learn in batch correction; 0 for all.
         gene_encoder: configuration of the encoder of genes in contrastive alignment, as a dictionary with
             ``model_type``, of any encoder in Transformers; by default a small BERT, see `default_gene_encoder`.
+        use_typical_gene_counts: genes are ranked by their counts divided by what is usual for them; the model keeps
+            that beside its weights.
         projection_size: width of the space that both modalities are brought to.
         initial_logit_scale: logarithm of the factor of cosines in its loss at the start (CLIP: 2.6592).
+        assay_names: names of the assays that bulk samples are told apart by.
         num_imputed_genes: genes whose expression is imputed; by default all of `gene_vocab_size`.
         max_peaks: peaks of a cell that are read at most, ``[CLS]`` not counted (paper: L_peak = 12,000).
-        max_genes: genes drawn per cell in pre-training (paper: L_gene = 8,000).
+        max_genes: genes drawn per cell in pre-training (paper: L_gene = 8,000); in contrastive alignment those read,
+            the most expressed ones.
         num_expression_bins: levels of expression in fine-tuning (paper: N_bin = 10).
         pad_token_id: id of ``[PAD]`` in the peak table.
         mask_token_id: id of ``[MASK]``.
@@ -128,14 +141,19 @@ class EpiFoundationConfig(PreTrainedConfig):
     use_batch_embeddings: bool = False
     use_gene_bias: bool = False
     tie_word_embeddings: bool = True
+    peak_to_gene_weight: float | int = 1.0
+    replaced_peaks_weight: float | int = 1.0
+    masked_peaks_weight: float | int = 1.0
     discriminator_size: int | None = None
     discriminator_norm_eps: float = 1e-5
     adversarial_weight: float | int = 1.0
     gradient_reversal: float | int = 1.0
     num_trainable_layers: int = 0
     gene_encoder: dict[str, Any] | None = None
+    use_typical_gene_counts: bool = False
     projection_size: int = 256
     initial_logit_scale: float | int = 2.6592
+    assay_names: list[str] | None = None
     num_imputed_genes: int | None = None
     max_peaks: int = 12_000
     max_genes: int = 8_000
@@ -158,7 +176,7 @@ class EpiFoundationConfig(PreTrainedConfig):
         for name, least in SMALLEST.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        for name in ("layer_norm_eps", "batch_norm_eps", "initializer_range", "discriminator_norm_eps"):
+        for name in POSITIVE:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.hidden_act not in ACT2FN:

@@ -12,7 +12,7 @@ from transformers import initialization as init
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .configuration_epifoundation import FIRST_GENE_ID, EpiFoundationConfig
-from .losses_epifoundation import squared_error
+from .losses_epifoundation import cross_entropy, squared_error
 from .modeling_epifoundation import (
     OF_CLASSIFIER,
     OF_GENES,
@@ -78,6 +78,9 @@ class EpiFoundationForContrastiveAlignment(EpiFoundationPreTrainedModel):
         self.peak_projection = nn.Linear(config.hidden_size, config.projection_size, bias=False)
         self.gene_projection = nn.Linear(self.gene_encoder.config.hidden_size, config.projection_size, bias=False)
         self.logit_scale = nn.Parameter(torch.tensor(float(config.initial_logit_scale)))
+        typical = torch.ones(config.gene_vocab_size) if config.use_typical_gene_counts else None
+        # What counts are divided by before genes are ranked: whoever reads RNA into this model needs the same.
+        self.register_buffer("typical_gene_counts", typical)
         self.post_init()
 
     @classmethod
@@ -103,6 +106,14 @@ class EpiFoundationForContrastiveAlignment(EpiFoundationPreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, EpiFoundationForContrastiveAlignment):
             init.constant_(module.logit_scale, self.config.initial_logit_scale)
+            if module.typical_gene_counts is not None:
+                init.ones_(module.typical_gene_counts)
+
+    @property
+    def max_ranked_genes(self) -> int:
+        """How many genes of a cell are read, the most expressed ones."""
+        positions = getattr(self.gene_encoder.config, "max_position_embeddings", None)
+        return min(self.config.max_genes, positions or self.config.max_genes)
 
     @can_return_tuple
     def forward(
@@ -113,6 +124,8 @@ class EpiFoundationForContrastiveAlignment(EpiFoundationPreTrainedModel):
         gene_ids: Tensor | None = None,
         gene_attention_mask: Tensor | None = None,
         gene_token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
         return_loss: bool = True,
         **kwargs: Any,
     ) -> EpiFoundationContrastiveOutput:
@@ -127,6 +140,9 @@ class EpiFoundationForContrastiveAlignment(EpiFoundationPreTrainedModel):
                 same cell as row i of `input_ids`.
             gene_attention_mask: (cells, genes), 1 at a gene; by default all but the gene encoder's padding.
             gene_token_type_ids: for gene encoders that have several types of tokens.
+            labels: (cells,) place of each cell in the batch, which the Trainer counts; the loss does not need it.
+            num_items_in_batch: number of pairs that the sum of losses is divided by, given by the Trainer under
+                gradient accumulation; by default those of this call. A cell is told from those of its call alone.
             return_loss: the cells are pairs.
             **kwargs: see `EpiFoundationModel.forward`.
 
@@ -146,7 +162,7 @@ class EpiFoundationForContrastiveAlignment(EpiFoundationPreTrainedModel):
             peaks = F.normalize(self.peak_projection(out.pooler_output), dim=-1)
         if peaks is not None and genes is not None:
             logits = genes @ peaks.T * self.logit_scale.exp()
-            loss = _symmetric_cross_entropy(logits) if return_loss else None
+            loss = _symmetric_cross_entropy(logits, num_items_in_batch) if return_loss else None
         return EpiFoundationContrastiveOutput(loss, logits, peaks, genes)
 
     def _pool_genes(self, gene_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None) -> Tensor:
@@ -215,14 +231,14 @@ def _gene_encoder(described: dict[str, Any]) -> PreTrainedModel:
     return cast(PreTrainedModel, encoder)
 
 
-def _symmetric_cross_entropy(logits: Tensor) -> Tensor:
+def _symmetric_cross_entropy(logits: Tensor, num_pairs: Tensor | int | None) -> Tensor:
     if logits.shape[0] != logits.shape[1]:
         raise ValueError(
             f"expected pairs, got {logits.shape[0]} cells by RNA and {logits.shape[1]} by ATAC; pass return_loss=False "
             "to compare cells that are no pairs"
         )
     pairs = torch.arange(len(logits), device=logits.device)
-    return (F.cross_entropy(logits.float(), pairs) + F.cross_entropy(logits.T.float(), pairs)) / 2
+    return (cross_entropy(logits, pairs, num_pairs) + cross_entropy(logits.T, pairs, num_pairs)) / 2
 
 
 __all__ = [

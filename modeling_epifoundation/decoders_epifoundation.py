@@ -11,11 +11,11 @@ from .configuration_epifoundation import EpiFoundationConfig
 class CellClassifier(nn.Module):
     """Two hidden layers and an output: (cells, hidden) -> (cells, labels)."""
 
-    def __init__(self, config: EpiFoundationConfig) -> None:
+    def __init__(self, config: EpiFoundationConfig, num_labels: int | None = None) -> None:
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(config.hidden_size, config.hidden_size) for _ in range(2))
         self.norms = nn.ModuleList(nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) for _ in range(2))
-        self.output = nn.Linear(config.hidden_size, cast(int, config.num_labels))
+        self.output = nn.Linear(config.hidden_size, num_labels or cast(int, config.num_labels))
 
     def forward(self, cell_embeddings: Tensor) -> Tensor:
         """Score each label for each cell."""

@@ -31,6 +31,23 @@ def linear_cross_entropy(hidden: Tensor, table: Tensor, labels: Tensor) -> Tenso
         return _LinearCrossEntropy.apply(hidden, table, labels)
 
 
+@torch.no_grad()
+def share_scored_below(hidden: Tensor, table: Tensor, labels: Tensor) -> Tensor:
+    """(labels,) share of the other rows of `table` that score below the label, in chunks as above; ties count half.
+
+    The mean over labels is the chance that a hidden row scores above one drawn from the rest: an area under the ROC
+    curve.
+    """
+    scores, below = torch.zeros(2, len(labels), dtype=_exact(hidden), device=hidden.device)
+    for start, rows in _chunks(table, len(labels)):
+        place, is_here = _place(labels, start, len(rows))
+        scores = torch.where(is_here, _logits(hidden, rows).gather(1, place).squeeze(1), scores)
+    for _, rows in _chunks(table, len(labels)):
+        logits = _logits(hidden, rows)
+        below += (logits < scores[:, None]).sum(dim=1) + 0.5 * (logits == scores[:, None]).sum(dim=1)
+    return (below - 0.5) / max(1, len(table) - 1)
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, table: Tensor, labels: Tensor) -> Tensor:

@@ -1,5 +1,8 @@
 """Losses as sums over labels, divided by the labels here or in the whole accumulated batch."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,6 +17,23 @@ def mean_over_labels(total: Tensor, is_label: Tensor, num_items: Tensor | int | 
     elif isinstance(num_items, Tensor):
         num_items = num_items.to(total.device)
     return total / num_items
+
+
+def items_of_each(num_items: Tensor | int | None, labels: Sequence[Tensor]) -> list[Any]:
+    """What each part of a sum of losses is divided by; None where it is the labels of this call.
+
+    Args:
+        num_items: None; or the labels of each part in the whole accumulated batch, (parts,), as `EpiFoundationTrainer`
+            counts them; or those of the first part alone, as other trainers do. The other parts, means over the labels
+            of this call, then count by the share of the first part's labels that is in this call.
+        labels: of each part.
+    """
+    if num_items is None:
+        return [None] * len(labels)
+    if isinstance(num_items, Tensor) and num_items.ndim:
+        return list(num_items)
+    counts = [(part != IGNORED_LABEL).sum().clamp(min=1) for part in labels]
+    return [count * num_items / counts[0] for count in counts]
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, num_items: Tensor | int | None = None) -> Tensor:

@@ -32,10 +32,10 @@ AUTO_MAP = {
 DECODER_TO_FINE_TUNE = {r"^alignment_decoder\.(?!output)": "expression_decoder."}
 # Weights that other heads keep beside the encoder; leaving them out of a load is no reason for a warning.
 OF_GENES = [r"^gene_(embeddings|norm|bias)", r"^batch_embeddings\.", r"^(alignment|expression)_decoder\."]
-OF_CLASSIFIER = [r"^classifier\."]
+OF_CLASSIFIER = [r"^(assay_)?classifier\."]
 OF_SELF_SUPERVISION = [
     r"^(lm_head|discriminator|batch_classifier|gene_encoder|gene_projection|peak_projection|imputation)\.",
-    r"^logit_scale$",
+    r"^(logit_scale|typical_gene_counts)$",
 ]
 GENES_PER_CHUNK = 4096  # genes decoded at a time for all cells: bounds memory at (cells, 4096, gene_decoder_size)
 
@@ -63,6 +63,8 @@ class EpiFoundationPreTrainedModel(PreTrainedModel):
     """What all classes share: loading, saving with the code, initial weights."""
 
     config: EpiFoundationConfig
+    # Inputs whose entries, all but -100, are what each part of the loss is a mean over: see `EpiFoundationTrainer`.
+    loss_labels: tuple[str, ...] = ("labels",)
     base_model_prefix = "epifoundation"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
@@ -441,7 +443,7 @@ class EpiFoundationForCellClassification(EpiFoundationPreTrainedModel):
     """Cell-type annotation: one label per cell."""
 
     _auto_class = "AutoModelForSequenceClassification"
-    _keys_to_ignore_on_load_unexpected = OF_GENES + OF_SELF_SUPERVISION
+    _keys_to_ignore_on_load_unexpected = [*OF_GENES, *OF_SELF_SUPERVISION, r"^assay_classifier\."]  # noqa: RUF012
 
     def __init__(self, config: EpiFoundationConfig) -> None:
         super().__init__(config)

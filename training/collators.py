@@ -52,11 +52,7 @@ class CellCollator(ABC):
     def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Make a batch of `rows`."""
         rngs = self._rngs(rows)
-        cells = [
-            draw_peaks(row["input_ids"], self.max_peaks, None if self.deterministic else rng)
-            for row, rng in zip(rows, rngs, strict=True)
-        ]
-        return self._joined(cells) | self._targets(rows, rngs)
+        return self._joined(self._drawn(rows, rngs)) | self._targets(rows, rngs)
 
     @abstractmethod
     def _targets(self, rows: Sequence[Row], rngs: Sequence[np.random.Generator]) -> dict[str, Tensor]:
@@ -68,6 +64,11 @@ class CellCollator(ABC):
         # Numpy draws without replacement many times faster than torch.
         seed = torch.randint(2**63 - 1, (1,), generator=self.generator).item()
         return [np.random.default_rng(int(seed))] * len(rows)
+
+    def _drawn(self, rows: Sequence[Row], rngs: Sequence[np.random.Generator]) -> list[np.ndarray]:
+        """The ids of each cell that are read."""
+        sources = [None] * len(rows) if self.deterministic else rngs
+        return [draw_peaks(row["input_ids"], self.max_peaks, rng) for row, rng in zip(rows, sources, strict=True)]
 
     def _joined(self, cells: list[np.ndarray]) -> dict[str, Tensor]:
         if not self.packing:
@@ -87,6 +88,14 @@ class ClassificationCollator(CellCollator):
     def _targets(self, rows: Sequence[Row], rngs: Sequence[np.random.Generator]) -> dict[str, Tensor]:
         labels = torch.tensor([int(row["cell_type"]) for row in rows])
         return {"labels": labels.masked_fill(labels < 0, IGNORED_LABEL)}
+
+
+class BulkCollator(ClassificationCollator):
+    """Batches of bulk samples: `labels` as above, and likewise `assay_labels`, the `assay` of each row."""
+
+    def _targets(self, rows: Sequence[Row], rngs: Sequence[np.random.Generator]) -> dict[str, Tensor]:
+        assays = torch.tensor([int(row["assay"]) for row in rows])
+        return super()._targets(rows, rngs) | {"assay_labels": assays.masked_fill(assays < 0, IGNORED_LABEL)}
 
 
 class GeneCollator(CellCollator):

@@ -11,7 +11,7 @@ from transformers import HfArgumentParser, TrainingArguments
 
 SETTINGS_SUFFIXES = (".yaml", ".yml")
 # Metrics of which less is better; the Trainer knows of losses only.
-LESS_IS_BETTER = ("loss", "mse")
+LESS_IS_BETTER = ("loss", "mse", "foscttm", "batch_accuracy")
 # In place of a checkpoint: cells without measured genes have none to be pre-trained on.
 NEW_MODEL = "new"
 
@@ -52,6 +52,7 @@ class GeneOptions:
 class NewModelOptions:
     """What a new model is like. The sizes are those of the paper; none of it is used where there is a checkpoint."""
 
+    encoder: Literal["epifoundation", "atacformer"] = _option("epifoundation", "Which paper's encoder.")
     init_peak_embeddings: Literal["random", "lsi"] = _option("random", "Starting values of a new model's peaks.")
     use_chromosome_embeddings: bool = _option(True, "Add chromosome embeddings to peaks and genes.")
     pooling: Literal["cls", "mean"] = _option("cls", "How tokens become the cell embedding.")
@@ -63,8 +64,16 @@ class NewModelOptions:
 
 @dataclass(kw_only=True)
 class PretrainOptions(NewModelOptions, GeneOptions, RunOptions):
-    """Options of `pretrain`."""
+    """Options of `pretrain`; those of genes have no effect on objectives without genes."""
 
+    objective: Literal["peak_to_gene", "replaced_peaks", "masked_peaks", "combined"] = _option(
+        "peak_to_gene", "What is learned: which genes are expressed, which peaks are replaced or hidden, or all three."
+    )
+    replaced_share: float = _option(0.45, "Share of peaks that are replaced.")
+    masked_share: float = _option(0.15, "Share of peaks that are to be named.")
+    peak_to_gene_weight: float = _option(1.0, "Of this objective in the sum of all three.")
+    replaced_peaks_weight: float = _option(1.0, "Likewise.")
+    masked_peaks_weight: float = _option(1.0, "Likewise.")
     model: str | None = _option(None, "Checkpoint to go on from; by default a new model.")
     use_batch_embeddings: bool = _option(False, "Join an embedding of each cell's batch (paper: yes).")
     use_gene_bias: bool = _option(False, "Start each gene at its log-odds of being expressed.")
@@ -76,7 +85,7 @@ class PretrainOptions(NewModelOptions, GeneOptions, RunOptions):
 
 @dataclass(kw_only=True)
 class FinetuneOptions(RunOptions):
-    """What both fine-tunings have in common."""
+    """What all fine-tunings have in common."""
 
     model: str = field(metadata={"help": "The pre-trained checkpoint: a folder, or a name on the Hub."})
     hidden_dropout_prob: float | None = _option(None, "Dropout; by default that of the checkpoint.")
@@ -87,10 +96,16 @@ class FinetuneOptions(RunOptions):
 
 
 @dataclass(kw_only=True)
-class ClassificationOptions(NewModelOptions, FinetuneOptions):
-    """Options of `finetune_classification`."""
+class LabelOptions(NewModelOptions, FinetuneOptions):
+    """What fine-tunings for labels have in common."""
 
     model: str = field(metadata={"help": f"The pre-trained checkpoint, or {NEW_MODEL!r} to do without one."})
+
+
+@dataclass(kw_only=True)
+class ClassificationOptions(LabelOptions):
+    """Options of `finetune_classification`."""
+
     class_weights: Literal["none", "balanced"] = _option("none", "Let each cell type count the same, however rare.")
 
 
@@ -101,6 +116,48 @@ class ExpressionOptions(GeneOptions, FinetuneOptions):
     num_expression_bins: int = _option(10, "Levels of expression, 0 among them.")
     gene_draw: Literal["balanced", "uniform"] = _option("balanced", "Half expressed genes in training, or by chance.")
     legacy_levels: bool = _option(False, "The official levels, which ties leave gaps in.")
+
+
+@dataclass(kw_only=True)
+class ClusteringOptions(FinetuneOptions):
+    """Options of `finetune_clustering`."""
+
+
+@dataclass(kw_only=True)
+class BatchCorrectionOptions(FinetuneOptions):
+    """Options of `finetune_batch_correction`."""
+
+    replaced_share: float = _option(0.45, "Share of peaks that are replaced.")
+    adversarial_weight: float = _option(1.0, "Of telling batches apart in the loss.")
+    gradient_reversal: float = _option(1.0, "Factor of the reversed gradient that the encoder gets from it.")
+    num_trainable_layers: int = _option(0, "Last layers of the encoder that learn, beside its norms; 0 for all of it.")
+
+
+@dataclass(kw_only=True)
+class ContrastiveOptions(FinetuneOptions):
+    """Options of `finetune_contrastive`. The sizes are those of a new encoder of genes."""
+
+    model: str = field(metadata={"help": "The pre-trained checkpoint of the ATAC side, or of both sides."})
+    gene_encoder: str | None = _option(None, "Checkpoint of an encoder of genes, with the ids of the tokenizer.")
+    max_genes: int = _option(2_048, "Genes read of a cell, the most expressed ones.")
+    use_typical_gene_counts: bool = _option(True, "Rank genes by their counts divided by what is usual for each.")
+    projection_size: int = _option(256, "Width of the space of both modalities.")
+    gene_hidden_size: int = _option(256, "Width of the encoder of genes.")
+    gene_layers: int = _option(4, "Its layers.")
+    gene_attention_heads: int = _option(4, "Its attention heads.")
+    gene_intermediate_size: int = _option(512, "Width of its feed-forward part.")
+
+
+@dataclass(kw_only=True)
+class ImputationOptions(FinetuneOptions):
+    """Options of `finetune_imputation`."""
+
+    model: str = field(metadata={"help": "A checkpoint of 'finetune contrastive'."})
+
+
+@dataclass(kw_only=True)
+class BulkOptions(LabelOptions):
+    """Options of `finetune_bulk`."""
 
 
 @dataclass

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from epifoundation.tokenization import NUM_SPECIAL_TOKENS, PeakTokenizer
-from epifoundation.training.collators import IGNORED_LABEL, CellCollator, Row, draw_peaks
+from epifoundation.training.collators import IGNORED_LABEL, AlignmentCollator, CellCollator, Row
 
 # Of the peaks to be predicted, as for BERT (Devlin et al. 2019): hidden, replaced by any other, left as they are.
 HIDDEN, REPLACED = 0.8, 0.1
@@ -38,15 +38,15 @@ class CorruptionCollator(CellCollator):
     def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Make a batch of `rows`."""
         rngs = self._rngs(rows)
-        cells, labels = [], []
-        for row, rng in zip(rows, rngs, strict=True):
-            cell = draw_peaks(row["input_ids"], self.max_peaks, None if self.deterministic else rng)
-            if self.deterministic:
-                rng = rng_of_content(cell)
-            corrupted, asked = self.corrupted(cell, rng)
-            cells.append(corrupted)
-            labels.append(torch.from_numpy(asked))
-        return self._joined(cells) | {"labels": self._joined_labels(labels)} | self._targets(rows, rngs)
+        cells = self._drawn(rows, rngs)
+        if self.deterministic:
+            rngs = [rng_of_content(cell) for cell in cells]
+        return self.corrupted_batch(cells, rngs) | self._targets(rows, rngs)
+
+    def corrupted_batch(self, cells: list[np.ndarray], rngs: Sequence[np.random.Generator]) -> dict[str, Tensor]:
+        """The cells, corrupted, with their `labels`; `cells` are ids of the peaks that are read."""
+        corrupted, asked = zip(*(self.corrupted(cell, rng) for cell, rng in zip(cells, rngs, strict=True)), strict=True)
+        return self._joined(list(corrupted)) | {"labels": self._joined_labels([torch.from_numpy(ids) for ids in asked])}
 
     @abstractmethod
     def corrupted(self, cell: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -124,6 +124,40 @@ class ReplacedPeaksCollator(CorruptionCollator):
             return {}
         batches = torch.tensor([int(row["batch"]) for row in rows])
         return {"batch_ids": batches.masked_fill(batches < 0, IGNORED_LABEL)}
+
+
+class CombinedCollator(AlignmentCollator):
+    """Batches for `EpiFoundationForCombinedObjectives`: those of alignment, and the same cells corrupted in two ways.
+
+    The same peaks of a cell are read in all three; see `ReplacedPeaksCollator` and `MaskedPeaksCollator`.
+
+    Args:
+        tokenizer: as for `AlignmentCollator`.
+        replaced_share: share of peaks that are replaced.
+        masked_share: share of peaks that are to be named.
+        **kwargs: as for `AlignmentCollator`.
+    """
+
+    def __init__(
+        self, tokenizer: PeakTokenizer, *, replaced_share: float = 0.45, masked_share: float = 0.15, **kwargs: Any
+    ) -> None:
+        super().__init__(tokenizer, **kwargs)
+        self.corruptions = {
+            "replaced": ReplacedPeaksCollator(tokenizer, probability=replaced_share, packing=self.packing),
+            "masked": MaskedPeaksCollator(tokenizer, probability=masked_share, packing=self.packing),
+        }
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """Make a batch of `rows`."""
+        rngs = self._rngs(rows)
+        cells = self._drawn(rows, rngs)
+        batch = self._joined(cells) | self._targets(rows, rngs)
+        if self.deterministic:
+            rngs = [rng_of_content(cell) for cell in cells]
+        for name, corruption in self.corruptions.items():
+            of_this = corruption.corrupted_batch(cells, rngs)
+            batch |= {f"{name}_{part}": of_this[part] for part in ("input_ids", "chromosome_ids", "labels")}
+        return batch
 
 
 def rng_of_content(input_ids: Any) -> np.random.Generator:

@@ -164,7 +164,13 @@ class EpiFoundationTrainer(Trainer):
         return super().compute_loss(model, inputs, *args, **kwargs)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | int | None:
-        num_items = super()._get_num_items_in_batch(batch_samples, device)
+        names = getattr(self.model, "loss_labels", ("labels",))
+        if len(names) == 1 or not batch_samples or not all(name in batch_samples[0] for name in names):
+            num_items = super()._get_num_items_in_batch(batch_samples, device)
+        else:  # a sum of losses, each a mean over labels of its own
+            batches_of_each = ([{"labels": batch[name]} for batch in batch_samples] for name in names)
+            counts = [super(EpiFoundationTrainer, self)._get_num_items_in_batch(b, device) for b in batches_of_each]
+            num_items = torch.stack([torch.as_tensor(count) for count in counts])
         # Cells without an expressed gene, or without a known type, must give a loss of 0, not 0 / 0.
         return num_items.clamp(min=1) if isinstance(num_items, Tensor) else num_items
 

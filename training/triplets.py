@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset
 from torch import Tensor
 
 from epifoundation.tokenization import PeakTokenizer
-from epifoundation.training.collators import CellCollator, Row, draw_peaks
+from epifoundation.training.collators import CellCollator, Row
 from epifoundation.training.self_supervision import rng_of_content
 
 
@@ -17,8 +18,8 @@ class TripletCollator(CellCollator):
 
     The rows of a batch are the anchors. For each a positive is drawn from the other cells of its type, and a negative
     from all cells of other types, each with equal chances; a cell that is alone of its type is its own positive.
-    A batch holds three times as many cells as rows: anchors, positives, negatives. With `deterministic` the partners
-    follow from the anchor's peaks.
+    A batch holds three times as many cells as rows: anchors, positives, negatives; `labels` are the anchors' types.
+    With `deterministic` the partners follow from the anchor's peaks.
 
     Args:
         tokenizer: as for `CellCollator`.
@@ -48,7 +49,7 @@ class TripletCollator(CellCollator):
             ValueError: if the type of a row is unknown, or no partner is of it.
         """
         rngs = self._rngs(rows)
-        anchors = [self._drawn(row["input_ids"], rng) for row, rng in zip(rows, rngs, strict=True)]
+        anchors = self._drawn(rows, rngs)
         if self.deterministic:
             rngs = [rng_of_content(row["input_ids"]) for row in rows]
         places = [place for row, rng in zip(rows, rngs, strict=True) for place in self._partners(row, rng)]
@@ -58,14 +59,11 @@ class TripletCollator(CellCollator):
             second if np.array_equal(first, row["input_ids"]) else first
             for row, first, second in zip(rows, read[::3], read[1::3], strict=True)
         ]
-        others = [self._drawn(ids, rng) for ids, rng in zip([*positives, *read[2::3]], [*rngs, *rngs], strict=True)]
+        others = self._drawn([{"input_ids": ids} for ids in (*positives, *read[2::3])], [*rngs, *rngs])
         return self._joined([*anchors, *others]) | self._targets(rows, rngs)
 
     def _targets(self, rows: Sequence[Row], rngs: Sequence[np.random.Generator]) -> dict[str, Tensor]:
-        return {}
-
-    def _drawn(self, input_ids: Any, rng: np.random.Generator) -> np.ndarray:
-        return draw_peaks(input_ids, self.max_peaks, None if self.deterministic else rng)
+        return {"labels": torch.tensor([int(row["cell_type"]) for row in rows])}
 
     def _partners(self, row: Row, rng: np.random.Generator) -> tuple[int, int, int]:
         """Places among `cells` of two of the row's type, different ones if there are, and of one of another type."""

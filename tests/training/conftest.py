@@ -7,13 +7,13 @@ import pytest
 import scipy.sparse as sp
 import torch
 from anndata import AnnData
-from datasets import Dataset
+from datasets import ClassLabel, Dataset
 
 from epifoundation import EpiFoundationConfig, EpiFoundationForPeakToGeneAlignment, PeakTokenizer
 from epifoundation.dataset_builders.tokenized.paired_cells import paired_cells
 from epifoundation.tokenization import GeneVocabulary, PeakVocabulary
-from epifoundation.training.options import PretrainOptions, read_options
-from epifoundation.training.runs import pretrain
+from epifoundation.training.options import ContrastiveOptions, PretrainOptions, read_options
+from epifoundation.training.runs import finetune_contrastive, pretrain
 
 NUM_CELLS, NUM_PEAKS, NUM_GENES = 30, 80, 25
 
@@ -45,7 +45,10 @@ def tokenizer(modalities: tuple[AnnData, AnnData]) -> PeakTokenizer:
 
 @pytest.fixture(scope="session")
 def cells(modalities: tuple[AnnData, AnnData], tokenizer: PeakTokenizer) -> Dataset:
-    return paired_cells(*modalities, tokenizer, cell_type_key="type", batch_key="type")
+    paired = paired_cells(*modalities, tokenizer, cell_type_key="type", batch_key="type")
+    # Cells of two assays, as those of bulk samples are.
+    assays = [i % 2 for i in range(NUM_CELLS)]
+    return paired.add_column("assay", assays, feature=ClassLabel(names=["ATAC", "DNase"]))
 
 
 @pytest.fixture
@@ -74,6 +77,14 @@ SMALL_MODEL = {
     "intermediate_size": 16,
     "hidden_dropout_prob": 0.1,
     "attention_probs_dropout_prob": 0.1,
+}
+SMALL_GENE_ENCODER = {
+    "gene_hidden_size": 16,
+    "gene_layers": 1,
+    "gene_attention_heads": 2,
+    "gene_intermediate_size": 16,
+    "max_genes": 16,
+    "projection_size": 8,
 }
 # Peaks are drawn, and dropout is on: a lost state of random numbers would show.
 SMALL_RUN = {
@@ -109,3 +120,20 @@ def pretrained(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     own = words(data=data_folder, output_dir=folder, max_genes=16, use_batch_embeddings="true", curves="false")
     pretrain(*read_options(PretrainOptions, [*own, *words(**SMALL_MODEL, **SMALL_RUN), "--num_train_epochs", "1"]))
     return folder
+
+
+@pytest.fixture(scope="session")
+def aligned(data_folder: Path, pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model of RNA and ATAC, trained for a moment."""
+    folder = tmp_path_factory.mktemp("aligned")
+    own = words(data=data_folder, model=pretrained, output_dir=folder, curves="false")
+    options = words(**SMALL_GENE_ENCODER, **SMALL_RUN)
+    finetune_contrastive(*read_options(ContrastiveOptions, [*own, *options, "--num_train_epochs", "1"]))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def starts(pretrained: Path, aligned: Path) -> dict[str, Path]:
+    """The checkpoint that each fine-tuning starts from."""
+    fine_tunings = ("classification", "expression", "clustering", "batch_correction", "contrastive", "bulk")
+    return dict.fromkeys(fine_tunings, pretrained) | {"imputation": aligned}

@@ -13,14 +13,14 @@ from unittest.mock import patch
 import torch
 from transformers import TrainerCallback
 
-from epifoundation.training import collators, runs
-from epifoundation.training.options import ClassificationOptions, ExpressionOptions, PretrainOptions, read_options
+from epifoundation.training import collators
+from epifoundation.training.options import read_options
+from epifoundation.training.runs import running
 
-OBJECTIVES = {
-    "alignment": (PretrainOptions, runs.pretrain),
-    "classification": (ClassificationOptions, runs.finetune_classification),
-    "expression": (ExpressionOptions, runs.finetune_expression),
-}
+if __name__ == "__main__":
+    from runner import OBJECTIVES
+else:
+    from .runner import OBJECTIVES
 
 
 class KeepFirstGradients(TrainerCallback):
@@ -36,19 +36,19 @@ class KeepFirstGradients(TrainerCallback):
 def observe(objective: str, words: list[str]) -> dict:
     """Run; the gradients before the first step of the optimiser, and seed, epoch and cell of every row collated."""
     kind, run = OBJECTIVES[objective]
-    collate, make = collators.CellCollator.__call__, runs._trainer
+    sources, make = collators.CellCollator._rngs, running._trainer
     seen, keep = [], KeepFirstGradients()
 
     def watched(self, rows):
         seen.extend(list(row[collators.DRAW_SEED]) for row in rows if collators.DRAW_SEED in row)
-        return collate(self, rows)
+        return sources(self, rows)
 
     def make_watched(*args):
         trainer = make(*args)
         trainer.add_callback(keep)
         return trainer
 
-    with patch.object(collators.CellCollator, "__call__", watched), patch.object(runs, "_trainer", make_watched):
+    with patch.object(collators.CellCollator, "_rngs", watched), patch.object(running, "_trainer", make_watched):
         run(*read_options(kind, words))
     return {"gradients": keep.gradients, "seen": seen}
 

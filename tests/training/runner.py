@@ -10,14 +10,22 @@ import sys
 
 from transformers import TrainerCallback
 
+from epifoundation.training import options, runs
 from epifoundation.training import trainer as trainer_module
-from epifoundation.training.options import ClassificationOptions, ExpressionOptions, PretrainOptions, read_options
-from epifoundation.training.runs import finetune_classification, finetune_expression, pretrain
+from epifoundation.training.options import read_options
 
 OBJECTIVES = {
-    "alignment": (PretrainOptions, pretrain),
-    "classification": (ClassificationOptions, finetune_classification),
-    "expression": (ExpressionOptions, finetune_expression),
+    "alignment": (options.PretrainOptions, runs.pretrain),
+    "replaced_peaks": (options.PretrainOptions, runs.pretrain),
+    "masked_peaks": (options.PretrainOptions, runs.pretrain),
+    "combined": (options.PretrainOptions, runs.pretrain),
+    "classification": (options.ClassificationOptions, runs.finetune_classification),
+    "expression": (options.ExpressionOptions, runs.finetune_expression),
+    "clustering": (options.ClusteringOptions, runs.finetune_clustering),
+    "batch_correction": (options.BatchCorrectionOptions, runs.finetune_batch_correction),
+    "contrastive": (options.ContrastiveOptions, runs.finetune_contrastive),
+    "imputation": (options.ImputationOptions, runs.finetune_imputation),
+    "bulk": (options.BulkOptions, runs.finetune_bulk),
 }
 
 

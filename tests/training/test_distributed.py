@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from .conftest import SMALL_MODEL, SMALL_RUN, words
+from .conftest import SMALL_GENE_ENCODER, SMALL_MODEL, SMALL_RUN, words
 from .gradients import OBJECTIVES, observe
 
 SCRIPT = Path(__file__).parent / "gradients.py"
@@ -28,13 +28,21 @@ RUN = {
 }
 OPTIONS = {
     "alignment": {**SMALL_MODEL, "max_genes": 16},
+    "replaced_peaks": {**SMALL_MODEL, "objective": "replaced_peaks"},
+    "masked_peaks": {**SMALL_MODEL, "objective": "masked_peaks"},
+    "combined": {**SMALL_MODEL, "objective": "combined", "max_genes": 16},
     "classification": {"class_weights": "balanced"},
     "expression": {"max_genes": 16, "max_tokens_per_batch": 50},
+    "clustering": {},
+    "batch_correction": {},
+    "contrastive": SMALL_GENE_ENCODER,
+    "imputation": {},
+    "bulk": {},
 }
 
 
-def run_words(objective: str, out: Path, data: Path, pretrained: Path, **options: object) -> list[str]:
-    model = {} if objective == "alignment" else {"model": pretrained}
+def run_words(objective: str, out: Path, data: Path, starts: dict[str, Path], **options: object) -> list[str]:
+    model = {"model": starts[objective]} if objective in starts else {}
     return words(**({"data": data, "output_dir": out / objective} | model | OPTIONS[objective] | RUN | options))
 
 
@@ -46,12 +54,14 @@ def assert_same(got: dict[str, torch.Tensor], expected: dict[str, torch.Tensor])
 
 
 @pytest.fixture(scope="module")
-def of_two_processes(data_folder: Path, pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+def of_two_processes(
+    data_folder: Path, starts: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> list[dict]:
     """What each of two processes observed, by objective."""
     out = tmp_path_factory.mktemp("two")
     jobs = []
     for objective in OBJECTIVES:
-        jobs += ["--", objective, *run_words(objective, out, data_folder, pretrained, num_processes=2)]
+        jobs += ["--", objective, *run_words(objective, out, data_folder, starts, num_processes=2)]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     command = [*launcher, str(SCRIPT), str(out), *jobs]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
@@ -62,10 +72,10 @@ def of_two_processes(data_folder: Path, pretrained: Path, tmp_path_factory: pyte
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", list(OBJECTIVES))
 def test_two_processes_give_the_gradients_of_one(
-    objective: str, of_two_processes: list[dict], data_folder: Path, pretrained: Path, tmp_path: Path
+    objective: str, of_two_processes: list[dict], data_folder: Path, starts: dict[str, Path], tmp_path: Path
 ) -> None:
     first, second = (part[objective] for part in of_two_processes)
-    one = observe(objective, run_words(objective, tmp_path, data_folder, pretrained, gradient_accumulation_steps=2))
+    one = observe(objective, run_words(objective, tmp_path, data_folder, starts, gradient_accumulation_steps=2))
     assert_same(first["gradients"], one["gradients"])
     for name, gradient in first["gradients"].items():
         assert torch.equal(gradient, second["gradients"][name])
@@ -74,9 +84,10 @@ def test_two_processes_give_the_gradients_of_one(
     assert min(len(first["seen"]), len(second["seen"])) > NUM_CELLS / 2
 
 
-@pytest.mark.parametrize("objective", list(OBJECTIVES))
+# Among four cells a cell is found more easily than among sixteen: contrastive batches do not add up.
+@pytest.mark.parametrize("objective", [name for name in OBJECTIVES if name != "contrastive"])
 def test_four_batches_of_four_give_the_gradients_of_one_of_sixteen(
-    objective: str, data_folder: Path, pretrained: Path, tmp_path: Path
+    objective: str, data_folder: Path, starts: dict[str, Path], tmp_path: Path
 ) -> None:
     small, large = (
         observe(
@@ -85,7 +96,7 @@ def test_four_batches_of_four_give_the_gradients_of_one_of_sixteen(
                 objective,
                 tmp_path / str(num_cells),
                 data_folder,
-                pretrained,
+                starts,
                 per_device_train_batch_size=num_cells,
                 gradient_accumulation_steps=16 // num_cells,
                 max_tokens_per_batch=10_000,
@@ -99,9 +110,9 @@ def test_four_batches_of_four_give_the_gradients_of_one_of_sixteen(
 
 
 def test_another_number_of_processes_than_meant_is_an_error(
-    data_folder: Path, pretrained: Path, tmp_path: Path
+    data_folder: Path, starts: dict[str, Path], tmp_path: Path
 ) -> None:
     with pytest.raises(
         ValueError, match="meant for 2 processes but has 1: start it with 'torchrun --nproc_per_node 2'"
     ):
-        observe("alignment", run_words("alignment", tmp_path, data_folder, pretrained, num_processes=2))
+        observe("alignment", run_words("alignment", tmp_path, data_folder, starts, num_processes=2))

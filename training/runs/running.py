@@ -1,74 +1,33 @@
-"""Whole runs: pre-training and both fine-tunings, from a folder of tokenised cells to a checkpoint.
-
-A run that was ended, however, goes on from its last complete checkpoint when it is started again with the same
-settings, and ends with the same weights.
-"""
+"""What all runs have in common: from checked cells and options to a trained checkpoint and its record."""
 
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset
 from transformers import EarlyStoppingCallback, EvalPrediction, set_seed
 
-from epifoundation import (
-    EpiFoundationConfig,
-    EpiFoundationForCellClassification,
-    EpiFoundationForExpressionPrediction,
-    EpiFoundationForPeakToGeneAlignment,
-    EpiFoundationPreTrainedModel,
-    PeakTokenizer,
-)
+from epifoundation import EpiFoundationConfig, EpiFoundationPreTrainedModel, PeakTokenizer
 from epifoundation.sharing import complete_checkpoint
-from epifoundation.training import metrics
 from epifoundation.training.adapters import with_lora
-from epifoundation.training.cells import (
-    cells_of_known_type,
-    check_ids,
-    checkpoint_folder,
-    tokenizer_of_run,
-    training_and_held_out,
-)
-from epifoundation.training.collators import (
-    AlignmentCollator,
-    CellCollator,
-    ClassificationCollator,
-    ExpressionCollator,
-)
-from epifoundation.training.initialization import (
-    cell_embeddings,
-    init_cell_projection,
-    init_gene_bias,
-    init_peak_embeddings,
-)
+from epifoundation.training.cells import cells_of_known_type, check_ids, tokenizer_of_run, training_and_held_out
+from epifoundation.training.collators import CellCollator
 from epifoundation.training.lazy_adam import LazyAdamW, make_tables_sparse
-from epifoundation.training.options import (
-    NEW_MODEL,
-    ClassificationOptions,
-    ExpressionOptions,
-    FinetuneOptions,
-    GeneOptions,
-    NewModelOptions,
-    PretrainOptions,
-    RunArguments,
-    RunOptions,
-)
+from epifoundation.training.options import FinetuneOptions, RunArguments, RunOptions
 from epifoundation.training.record import save_curves, versions, write_json
 from epifoundation.training.restart import checkpoint_to_resume, run_settings
-from epifoundation.training.trainer import EpiFoundationTrainer, balanced_class_weights
+from epifoundation.training.trainer import EpiFoundationTrainer
 
 logger = logging.getLogger(__name__)
 
 RECORD_FILE, CURVES_FILE = "run.json", "curves.png"
 PEAK_COLUMNS = ("input_ids",)
 GENE_COLUMNS = ("input_ids", "gene_ids", "gene_counts")
-CELLS_TO_WHITEN = 5_000  # enough for the covariance of 512 dimensions
 NOT_METRICS = ("_runtime", "_per_second", "epoch")
 
 
@@ -93,6 +52,8 @@ class Objective:
         compute_metrics: names and values for held-out cells.
         metric: the one drawn and, unless another is named, that selects the best checkpoint.
         trainer_options: further arguments of the Trainer.
+        keep: outputs of the model that `reduce` gets although they are left out elsewhere, such as `cell_embeddings`.
+        drop: outputs that it does not get.
     """
 
     name: str
@@ -103,107 +64,19 @@ class Objective:
     compute_metrics: Callable[[EvalPrediction], dict[str, float]]
     metric: str
     trainer_options: dict[str, Any] = field(default_factory=dict)
+    keep: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+
+    @property
+    def ignored_outputs(self) -> list[str]:
+        """Outputs that evaluation does not gather."""
+        return [
+            *(name for name in EpiFoundationConfig.keys_to_ignore_at_inference if name not in self.keep),
+            *self.drop,
+        ]
 
 
 Build = Callable[[PeakTokenizer, Cells, bool], Objective]
-
-
-def pretrain(options: PretrainOptions, args: RunArguments) -> dict[str, Any]:
-    """Align peaks to genes; the checkpoint, `run.json` and `curves.png` are left in ``args.output_dir``.
-
-    Returns:
-        What `run.json` holds.
-
-    Raises:
-        FileNotFoundError: if data, tokenizer or model are not where they should be.
-        ValueError: if options contradict each other, the data, or those of the run to be resumed.
-    """
-    columns = (*GENE_COLUMNS, "batch") if options.use_batch_embeddings else GENE_COLUMNS
-
-    def build(tokenizer: PeakTokenizer, cells: Cells, is_fresh: bool) -> Objective:
-        if options.model is None:
-            model = _new_alignment_model(options, tokenizer, cells.train, is_fresh, args.seed)
-        else:
-            model = EpiFoundationForPeakToGeneAlignment.from_pretrained(checkpoint_folder(options.model))
-        genes = _gene_collator_options(options, model)
-        return Objective(
-            "alignment",
-            model,
-            AlignmentCollator(tokenizer, **genes, packing=options.packing),
-            AlignmentCollator(tokenizer, **genes, gene_ids=_evaluation_genes(tokenizer, options, args.seed)),
-            metrics.expression_score,
-            metrics.alignment_metrics,
-            "roc_auc",
-        )
-
-    return _run(options, args, build, columns, options.model, needs_genes=True)
-
-
-def finetune_classification(options: ClassificationOptions, args: RunArguments) -> dict[str, Any]:
-    """Learn the cell types of the data; see `pretrain` for what is left, returned and raised."""
-
-    def build(tokenizer: PeakTokenizer, cells: Cells, is_fresh: bool) -> Objective:
-        names = cells.train.features["cell_type"].names
-        labels: dict[str, Any] = {
-            "id2label": dict(enumerate(names)),
-            "label2id": {name: i for i, name in enumerate(names)},
-        }
-        if options.model == NEW_MODEL:
-            config = _new_config(options, tokenizer, **labels, **_dropouts(options))
-            model = EpiFoundationForCellClassification(config)
-            if is_fresh and options.init_peak_embeddings == "lsi":
-                init_peak_embeddings(model, cells.train, args.seed)
-        else:
-            # The classifier of a model trained on other types does not fit, and is drawn afresh.
-            model = EpiFoundationForCellClassification.from_pretrained(
-                checkpoint_folder(options.model),
-                num_labels=len(names),
-                ignore_mismatched_sizes=True,
-                **labels,
-                **_dropouts(options),
-            )
-        weights = None
-        if options.class_weights == "balanced":
-            weights = balanced_class_weights(cells.train["cell_type"], len(names))
-        return Objective(
-            "classification",
-            model,
-            ClassificationCollator(tokenizer, max_peaks=options.max_peaks, packing=options.packing),
-            ClassificationCollator(tokenizer, max_peaks=options.max_peaks, deterministic=True),
-            metrics.predicted_class,
-            metrics.classification_metrics,
-            "macro_f1",
-            {"class_weights": weights},
-        )
-
-    model = None if options.model == NEW_MODEL else options.model
-    return _run(options, args, build, (*PEAK_COLUMNS, "cell_type"), model, needs_genes=False)
-
-
-def finetune_expression(options: ExpressionOptions, args: RunArguments) -> dict[str, Any]:
-    """Learn the levels of expression of genes; see `pretrain` for what is left, returned and raised."""
-
-    def build(tokenizer: PeakTokenizer, cells: Cells, is_fresh: bool) -> Objective:
-        model = EpiFoundationForExpressionPrediction.from_pretrained(
-            checkpoint_folder(options.model),
-            num_expression_bins=options.num_expression_bins,
-            # The batch is joined in pre-training only (paper, eq. 13).
-            use_batch_embeddings=False,
-            **_dropouts(options),
-        )
-        levels = {"num_bins": options.num_expression_bins, "legacy": options.legacy_levels}
-        genes = _gene_collator_options(options, model) | levels
-        return Objective(
-            "expression",
-            model,
-            ExpressionCollator(tokenizer, **genes, balanced=options.gene_draw == "balanced", packing=options.packing),
-            ExpressionCollator(tokenizer, **genes, gene_ids=_evaluation_genes(tokenizer, options, args.seed)),
-            metrics.unchanged,
-            metrics.expression_metrics,
-            "spearman",
-        )
-
-    return _run(options, args, build, GENE_COLUMNS, options.model, needs_genes=True)
 
 
 def summary(record: dict[str, Any]) -> str:
@@ -214,9 +87,27 @@ def summary(record: dict[str, Any]) -> str:
     return f"{text}; on held-out cells: {values}" if values else text
 
 
-def _run(
+def run_objective(
     options: RunOptions, args: RunArguments, build: Build, columns: Sequence[str], model: str | None, needs_genes: bool
 ) -> dict[str, Any]:
+    """Train what `build` makes; the checkpoint, `run.json` and `curves.png` are left in ``args.output_dir``.
+
+    Args:
+        options: of the run.
+        args: of the Trainer.
+        build: makes the objective from the tokenizer and the cells; its last argument tells whether starting values
+            are needed, which the checkpoint of a run that goes on replaces.
+        columns: of the data that the objective reads.
+        model: the checkpoint to start from, or None.
+        needs_genes: whether the tokenizer must hold genes.
+
+    Returns:
+        What `run.json` holds.
+
+    Raises:
+        FileNotFoundError: if data, tokenizer or model are not where they should be.
+        ValueError: if options contradict each other, the data, or those of the run to be resumed.
+    """
     started = time.perf_counter()
     output_dir = Path(str(args.output_dir))
     _check_arguments(options, args)
@@ -229,8 +120,9 @@ def _run(
     objective = build(tokenizer, cells, checkpoint is None)
     _refuse_mismatch(objective.model.config, tokenizer, needs_genes)
     trainer = _trainer(options, args, objective, tokenizer, cells)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    results = trainer.evaluate() if cells.held_out is not None else {}
+    ignored = objective.ignored_outputs
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint), ignore_keys_for_eval=ignored)
+    results = trainer.evaluate(ignore_keys=ignored) if cells.held_out is not None else {}
     _save(trainer, options, tokenizer, output_dir)
     speed = _tokens_per_second(trainer)
     record = {
@@ -295,63 +187,6 @@ def _cells(options: RunOptions, args: RunArguments, columns: Sequence[str]) -> C
     return Cells(train, None if held_out is None else held_out.select_columns(list(columns)).with_format("numpy"))
 
 
-def _new_alignment_model(
-    options: PretrainOptions, tokenizer: PeakTokenizer, train: Dataset, is_fresh: bool, seed: int
-) -> EpiFoundationForPeakToGeneAlignment:
-    """A model for this tokenizer; starting values are learned only where no checkpoint would replace them."""
-    num_batches = len(train.features["batch"].names) if options.use_batch_embeddings else 0
-    model = EpiFoundationForPeakToGeneAlignment(_new_config(options, tokenizer, num_batches=num_batches))
-    if is_fresh and options.init_peak_embeddings == "lsi":
-        init_peak_embeddings(model, train, seed)
-    if is_fresh and options.use_gene_bias:
-        init_gene_bias(model, train)
-    if is_fresh and options.whiten_cells:
-        sample = np.random.default_rng(seed).permutation(len(train))[:CELLS_TO_WHITEN]
-        sample_of_train = train.select(np.sort(sample), keep_in_memory=True)
-        init_cell_projection(model, cell_embeddings(model, tokenizer, sample_of_train, options.max_peaks))
-    return model
-
-
-def _new_config(options: NewModelOptions, tokenizer: PeakTokenizer, **given: Any) -> EpiFoundationConfig:
-    """Sizes from the options and the tokenizer, and what is given."""
-    names = {option.name for option in fields(options)} - {"max_peaks"}
-    values = {name: getattr(options, name) for name in names if hasattr(EpiFoundationConfig, name)}
-    sizes = {name: value for name, value in values.items() if value is not None}
-    chromosome_ids, gene_chromosome_ids = tokenizer.peak_chromosome_ids, tokenizer.gene_chromosome_ids
-    if gene_chromosome_ids is not None:
-        sizes["gene_vocab_size"] = len(gene_chromosome_ids)
-        chromosome_ids = np.r_[chromosome_ids, gene_chromosome_ids]
-    return EpiFoundationConfig(
-        **(sizes | given),
-        max_peaks=getattr(options, "max_peaks", None) or tokenizer.max_peaks,
-        vocab_size=len(tokenizer),
-        num_chromosomes=int(chromosome_ids.max()) + 1,
-    )
-
-
-def _gene_collator_options(options: Any, model: EpiFoundationPreTrainedModel) -> dict[str, Any]:
-    return {
-        "max_peaks": options.max_peaks,
-        "max_genes": options.max_genes,
-        "use_batches": model.config.use_batch_embeddings,
-    }
-
-
-def _evaluation_genes(tokenizer: PeakTokenizer, options: GeneOptions, seed: int) -> np.ndarray:
-    """Ids of genes drawn once for the whole run, whatever the cells express."""
-    assert tokenizer.gene_chromosome_ids is not None
-    assert tokenizer.genes is not None
-    ids = np.arange(len(tokenizer.gene_chromosome_ids) - len(tokenizer.genes), len(tokenizer.gene_chromosome_ids))
-    if 0 < options.num_eval_genes < len(ids):
-        ids = np.sort(np.random.default_rng(seed).choice(ids, options.num_eval_genes, replace=False))
-    return ids
-
-
-def _dropouts(options: FinetuneOptions) -> dict[str, Any]:
-    names = ("hidden_dropout_prob", "attention_probs_dropout_prob")
-    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-
-
 def _trainer(
     options: RunOptions, args: RunArguments, objective: Objective, tokenizer: PeakTokenizer, cells: Cells
 ) -> EpiFoundationTrainer:
@@ -381,6 +216,7 @@ def _trainer(
         optimizer_cls_and_kwargs=_lazy_adam(args) if options.lazy_adam else None,
         **objective.trainer_options,
     )
+    trainer.label_names = list(objective.model.loss_labels)
     if options.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(options.early_stopping_patience))
     return trainer
