@@ -16,7 +16,7 @@ from .inputs import (
     peak_file,
     refuse_output,
 )
-from .options import Device, Dtype, MaxPeaks, MaxTokens, Modality, Model, Overwrite, Quiet, Revision
+from .options import Device, Dtype, MaxPeaks, MaxTokens, Modality, Model, Overwrite, Quiet, Revision, gene_names
 from .reporting import one_line_errors, quiet_libraries
 
 
@@ -76,7 +76,7 @@ def expression(
             path,
             model,
             output,
-            genes=None if genes is None else _names(genes),
+            genes=None if genes is None else gene_names(genes),
             overwrite=overwrite,
             max_peaks=max_peaks,
             max_tokens_per_batch=max_tokens_per_batch,
@@ -88,10 +88,3 @@ def expression(
         )
     if not quiet:
         typer.echo(f"{output}: expression predicted in {coverage.num_cells:,} cells. {coverage.summary()}")
-
-
-def _names(genes: str) -> list[str]:
-    """The names in a text file, or those given."""
-    file = Path(genes)
-    words = file.read_text(encoding="utf-8").split("\n") if file.is_file() else genes.split(",")
-    return [word.strip() for word in words if word.strip()]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 MIN_FRAGMENTS = 1_000  # where no barcodes are named: a raw fragment file holds half a million of empty droplets
 
 
-def _all_existing(paths: list[Path]) -> list[Path]:
+def all_existing(paths: list[Path]) -> list[Path]:
     """Refuse a mistyped name at once: importing what would read the files takes seconds."""
     for path in paths:
         if not path.exists():
@@ -26,7 +26,7 @@ def _all_existing(paths: list[Path]) -> list[Path]:
 InputFiles = Annotated[
     list[Path],
     typer.Argument(
-        callback=_all_existing,
+        callback=all_existing,
         metavar="INPUT...",
         help="Counts of cells by peaks (.h5ad, .h5mu, .h5 or folder of Cell Ranger), fragment files (.tsv, .tsv.gz), "
         "or bulk samples (.bed, .narrowPeak). Several only of the last two.",

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from .align import align
 from .annotate import annotate
 from .card import card
 from .cluster import cluster
@@ -53,6 +54,7 @@ app.command(context_settings=PASS_ON)(pretrain)
 app.add_typer(finetune)
 app.add_typer(evaluate)
 app.add_typer(regions)
+app.add_typer(align)
 
 
 def _show_version(is_wanted: bool) -> None:

@@ -52,3 +52,10 @@ Dtype = Annotated[
     typer.Option(help="Precision; bfloat16 is faster on a GPU.", show_default="as the checkpoint, float32 on a CPU"),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no report.")]
+
+
+def gene_names(genes: str) -> list[str]:
+    """The names in a text file, one a line, or those given, with commas between them."""
+    file = Path(genes)
+    words = file.read_text(encoding="utf-8").split("\n") if file.is_file() else genes.split(",")
+    return [word.strip() for word in words if word.strip()]

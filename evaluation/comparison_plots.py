@@ -37,7 +37,7 @@ def plot_embedding_grid(coordinates: Mapping[str, np.ndarray], cell_types: Any, 
     for row, (name, labels) in enumerate(rows):
         for column, (title, points) in enumerate(coordinates.items()):
             ax = axes[row, column]
-            _draw_cells(points, labels, ax)
+            draw_cells(points, labels, ax)
             ax.set(xticks=[], yticks=[])
             ax.set(xlabel="UMAP 1" if row == len(rows) - 1 else "", ylabel="UMAP 2" if column == 0 else "")
             ax.set_title("" if row else title.replace(", ", "\n").replace(" (", "\n("), fontsize=9)
@@ -137,7 +137,7 @@ def plot_metric_bars(rows: Sequence[Row]) -> "Figure":
     return figure
 
 
-def _draw_cells(points: np.ndarray, labels: np.ndarray, ax: "Axes") -> None:
+def draw_cells(points: np.ndarray, labels: np.ndarray, ax: "Axes") -> None:
     """A colour and a marker per label, in layers of cells drawn by chance: no label lies on top of all others."""
     names, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     order = np.random.default_rng(0).permutation(len(codes))
