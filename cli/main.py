@@ -7,6 +7,7 @@ import typer
 
 from .align import align
 from .annotate import annotate
+from .bulk import bulk
 from .card import card
 from .cluster import cluster
 from .convert import convert
@@ -38,6 +39,7 @@ for command in (
     embed,
     cluster,
     annotate,
+    bulk,
     expression,
     coverage,
     convert,

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .options import Overwrite
+from .peak_sets import peaks_of
 from .reporting import one_line_errors, quiet_libraries
 
 if TYPE_CHECKING:
     from epifoundation.dataset_builders.tokenized.tokenized_folder import TokenizedReport
+    from epifoundation.tokenization import PeakTokenizer
 
 
 class SplitRule(StrEnum):
@@ -31,7 +33,10 @@ Key = Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of obs."
 def tokenize(
     path: Annotated[
         Path,
-        typer.Argument(metavar="INPUT", help="An .h5ad of peaks, an .h5mu, or with --subset a folder of MiniAtlas."),
+        typer.Argument(
+            metavar="INPUT",
+            help="An .h5ad of peaks, an .h5mu, with --subset a folder of MiniAtlas, with --labels one of BED files.",
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
     rna: Annotated[
@@ -39,6 +44,14 @@ def tokenize(
     ] = None,
     subset: Annotated[
         str | None, typer.Option(help="Subset of MiniAtlas: full, bmmc, kidney or pbmc.", show_default="none")
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TABLE",
+            help="Bulk samples: a table of file, cell_type, assay (and batch, donor, tissue).",
+            show_default="none",
+        ),
     ] = None,
     cell_type_key: Annotated[
         str | None,
@@ -57,10 +70,12 @@ def tokenize(
     tokenizer: Annotated[
         str | None,
         typer.Option(
-            metavar="CHECKPOINT", help="Take its peaks and genes.", show_default="the file's own peaks and genes"
+            metavar="CHECKPOINT",
+            help="Take its peaks and genes; or the peaks of a BED file.",
+            show_default="the file's own peaks and genes",
         ),
     ] = None,
-    genome: Annotated[str, typer.Option(help="Assembly of the file's own peaks.")] = "hg38",
+    genome: Annotated[str, typer.Option(help="Assembly of the file's own peaks, or of the BED file.")] = "hg38",
     min_cells_per_peak: Annotated[
         int, typer.Option(min=1, help="Leave out own peaks that are open in fewer cells than this.")
     ] = 1,
@@ -108,27 +123,22 @@ def tokenize(
 
     epifoundation tokenize MiniAtlas --subset kidney --split batch -o kidney
 
+    epifoundation tokenize bed_files --labels samples.tsv --tokenizer checkpoint -o samples
+
     Then: epifoundation pretrain examples/settings/pretrain_small.yaml --data cells --output_dir pretrained
     """
     from datasets import disable_progress_bars
 
+    from epifoundation.dataset_builders.tokenized.bulk_samples import tokenize_bed_files
     from epifoundation.dataset_builders.tokenized.tokenized_folder import Split, tokenize_files
-    from epifoundation.inference import load_tokenizer
 
     quiet_libraries()
     if not sys.stderr.isatty():  # a log file would fill with them
         disable_progress_bars()
-    atac, rna_file = _files(path, rna, subset)
     keys = {"cell_type_key": cell_type_key, "batch_key": batch_key, "donor_key": donor_key, "tissue_key": tissue_key}
-    report = tokenize_files(
-        atac,
-        rna_file,
-        output,
-        tokenizer=None if tokenizer is None else load_tokenizer(tokenizer),
-        genome=genome,
-        min_cells_per_peak=min_cells_per_peak,
-        min_cells_per_gene=min_cells_per_gene,
-        split=Split(
+    shared: dict[str, Any] = {
+        "tokenizer": _tokenizer(tokenizer, genome),
+        "split": Split(
             rule=split.value,
             validation=validation,
             test=test,
@@ -136,14 +146,46 @@ def tokenize(
             test_groups=tuple(test_group or ()),
             seed=seed,
         ),
-        overwrite=overwrite,
-        num_proc=num_proc,
-        allow_float_counts=allow_float_counts,
-        atac_modality=atac_modality,
-        rna_modality=rna_modality,
-        **_keys(keys, is_mini_atlas=subset is not None),
-    )
+        "overwrite": overwrite,
+        "num_proc": num_proc,
+    }
+    if labels is not None:
+        _refuse_with_labels(
+            {"--rna": rna, "--subset": subset, **{f"--{k.replace('_', '-')}": v for k, v in keys.items()}}
+        )
+        if shared["tokenizer"] is None:
+            raise ValueError("bulk samples have peaks of their own each: name common ones by --tokenizer")
+        report = tokenize_bed_files(labels, path, output, **shared)
+    else:
+        report = tokenize_files(
+            *_files(path, rna, subset),
+            output,
+            genome=genome,
+            min_cells_per_peak=min_cells_per_peak,
+            min_cells_per_gene=min_cells_per_gene,
+            allow_float_counts=allow_float_counts,
+            atac_modality=atac_modality,
+            rna_modality=rna_modality,
+            **shared,
+            **_keys(keys, is_mini_atlas=subset is not None),
+        )
     typer.echo("\n".join([*_lines(report), f"{output}: {report.pairing.num_cells:,} cells tokenised"]))
+
+
+def _tokenizer(name: str | None, genome: str) -> "PeakTokenizer | None":
+    from epifoundation.tokenization import PeakTokenizer
+
+    if name is None:
+        return None
+    peaks = peaks_of(name, genome)
+    return peaks if isinstance(peaks, PeakTokenizer) else PeakTokenizer(peaks)
+
+
+def _refuse_with_labels(options: dict[str, Any]) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        option = given[0].replace("_", "-")
+        raise ValueError(f"--{option} and --labels cannot be combined: the labels of bulk samples are in the table")
 
 
 def _files(path: Path, rna: Path | None, subset: str | None) -> tuple[Any, Any]:
@@ -151,7 +193,9 @@ def _files(path: Path, rna: Path | None, subset: str | None) -> tuple[Any, Any]:
 
     if subset is None:
         if path.is_dir():
-            raise IsADirectoryError(f"{path} is a folder: expected an .h5ad or .h5mu file, or --subset for MiniAtlas")
+            raise IsADirectoryError(
+                f"{path} is a folder: expected an .h5ad or .h5mu file, or --subset for MiniAtlas, or --labels for BED"
+            )
         return path, rna
     if rna is not None:
         raise ValueError("--rna and --subset cannot be combined: a subset of MiniAtlas has its own file of genes")

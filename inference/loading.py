@@ -31,6 +31,7 @@ _MADE_BY = {
     "EpiFoundationForExpressionPrediction": "finetune expression",
     "EpiFoundationForContrastiveAlignment": "finetune contrastive",
     "EpiFoundationForExpressionImputation": "finetune imputation",
+    "EpiFoundationForBulkClassification": "finetune bulk",
 }
 # Neither code nor pickles are ever fetched: the code is in this package, the weights are safetensors.
 _MODEL_FILES = ("config.json", "*.safetensors", "model.safetensors.index.json")

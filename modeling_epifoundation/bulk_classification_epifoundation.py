@@ -44,7 +44,9 @@ class EpiFoundationForBulkClassification(EpiFoundationPreTrainedModel):
     def __init__(self, config: EpiFoundationConfig) -> None:
         super().__init__(config)
         if not config.assay_names:
-            raise ValueError("bulk classification needs assay_names, the assays to tell apart")
+            raise ValueError(
+                "no assay_names, the assays that bulk samples are told apart by: expected a model of 'finetune bulk'"
+            )
         self.num_labels = config.num_labels
         self.epifoundation = EpiFoundationModel(config)
         self.classifier = CellClassifier(config)

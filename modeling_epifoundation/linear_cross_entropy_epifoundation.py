@@ -64,10 +64,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
         hidden, table, labels, log_sums = ctx.saved_tensors
         hidden_grad = torch.zeros_like(hidden, dtype=_exact(hidden))
-        table_grad = torch.empty_like(table)
+        table_grad = torch.empty_like(table) if ctx.needs_input_grad[1] else None  # none where the table is frozen
         for start, rows in _chunks(table, len(labels)):
             # The gradient of the logits: probabilities, less 1 at the label.
             errors = _logits(hidden, rows).sub_(log_sums[:, None]).exp_()
@@ -75,7 +75,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             errors.scatter_add_(1, place, -is_here[:, None].to(errors.dtype))
             errors = errors.mul_(grad).to(hidden.dtype)
             hidden_grad += errors @ rows.to(hidden.dtype)
-            table_grad[start : start + len(rows)] = errors.T @ hidden
+            if table_grad is not None:
+                table_grad[start : start + len(rows)] = errors.T @ hidden
             del errors
         return hidden_grad.to(hidden.dtype), table_grad, None
 

@@ -14,7 +14,17 @@ from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard,
 
 from epifoundation.tokenization import GeneVocabulary, PeakVocabulary
 
-from .records import ABOUT_FILE, RUN_FILE, TOKENIZED_FILE, read_about, read_json, read_run, read_tokenized
+from .records import (
+    ABOUT_FILE,
+    PREPARED_FILE,
+    RUN_FILE,
+    TOKENIZED_FILE,
+    read_about,
+    read_json,
+    read_prepared,
+    read_run,
+    read_tokenized,
+)
 
 CARD_FILE = "README.md"
 Card = TypeVar("Card", ModelCard, DatasetCard)
@@ -22,24 +32,33 @@ Card = TypeVar("Card", ModelCard, DatasetCard)
 TAGS = ["epifoundation", "single-cell", "atac-seq", "chromatin-accessibility", "biology"]
 OBJECTIVES = {
     "alignment": "peak-to-gene alignment",
+    "replaced_peaks": "replaced-peak detection",
+    "masked_peaks": "masked-peak prediction",
+    "combined": "peak-to-gene alignment, replaced-peak detection and masked-peak prediction",
     "classification": "cell-type annotation",
     "expression": "expression prediction",
+    "clustering": "cell embedding by triplets",
+    "batch_correction": "batch correction by gradient reversal",
+    "contrastive": "contrastive alignment of RNA and ATAC",
+    "imputation": "expression imputation",
+    "bulk": "cell types and assays of bulk samples",
 }
 AUTO_CLASSES = ("AutoModel", "AutoModelForPreTraining", "AutoModelForSequenceClassification", "AutoModelForMaskedLM")
 
 
-def write_card(folder: Path, kind: str, about: Path | None = None) -> None:
+def write_card(folder: Path, kind: str, about: Path | None = None, name: str | None = None) -> None:
     """Write ``README.md`` into a folder; it appears whole or not at all.
 
     Args:
         folder: of a checkpoint or of tokenised cells.
         kind: "model" or "dataset".
         about: a YAML file in place of the folder's own ``about.yaml``.
+        name: title of a data set of which ``about.yaml`` tells none; by default that of the folder.
 
     Raises:
         ValueError: if a file that the card tells from is damaged.
     """
-    text = str(model_card(folder, about) if kind == "model" else dataset_card(folder, about))
+    text = str(model_card(folder, about) if kind == "model" else dataset_card(folder, about, name))
     partial = folder / f".{CARD_FILE}.partial"
     partial.write_text(text, encoding="utf-8")
     partial.replace(folder / CARD_FILE)
@@ -86,14 +105,15 @@ def model_card(folder: Path, about: Path | None = None) -> ModelCard:
     )
 
 
-def dataset_card(folder: Path, about: Path | None = None) -> DatasetCard:
-    """The card of a folder of tokenised cells, from ``tokenized.json``, its vocabularies and ``about.yaml``.
+def dataset_card(folder: Path, about: Path | None = None, name: str | None = None) -> DatasetCard:
+    """The card of a folder of tokenised cells, from ``tokenized.json``, ``prepared.json``, its peaks, ``about.yaml``.
 
     Raises:
         ValueError: if one of these is damaged.
     """
     facts = read_about(about or folder / ABOUT_FILE)
-    name = facts.get("name") or Path(folder).resolve().name
+    name = facts.get("name") or name or Path(folder).resolve().name
+    prepared = read_prepared(folder / PREPARED_FILE)
     has_peaks = (folder / "peaks.npz").is_file()
     data = DatasetCardData(license=facts.get("licence"), pretty_name=name, tags=TAGS, configs=_configs(folder))
     return _filled(
@@ -103,6 +123,8 @@ def dataset_card(folder: Path, about: Path | None = None) -> DatasetCard:
         name=name,
         about=facts,
         tokenized=read_tokenized(folder / TOKENIZED_FILE),
+        prepared=prepared,
+        criteria=_criteria(prepared),
         peaks=PeakVocabulary.load(folder / "peaks.npz") if has_peaks else None,
     )
 
@@ -153,6 +175,15 @@ def _configs(folder: Path) -> list[dict[str, Any]] | None:
     place = "data/" if any(name.startswith("data/") for name in names) else ""
     parts = [{"split": split, "path": f"{place}{split}-*.parquet"} for split in splits]
     return [{"config_name": "default", "data_files": parts}] if parts else None
+
+
+def _criteria(prepared: dict[str, Any]) -> list[str]:
+    """What was asked of a barcode to be a cell, in words."""
+    measured = {k: v for k, v in prepared.get("quality_control", {}).items() if k not in prepared["not_measured"]}
+    return [
+        f"{name} {' and '.join(f'{side} {bound:,g}' for side, bound in bounds.items())}"
+        for name, bounds in measured.items()
+    ]
 
 
 def _auto_class(config: dict[str, Any], architecture: str) -> str:

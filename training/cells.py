@@ -162,7 +162,7 @@ def _check_columns(cells: Dataset, columns: Sequence[str], folder: str) -> None:
 
 
 def _check_labels(train: Dataset, held_out: Dataset) -> None:
-    for column in ("cell_type", "batch"):
+    for column in ("cell_type", "batch", "assay"):
         both = [getattr(cells.features.get(column), "names", None) for cells in (train, held_out)]
         if None not in both and both[0] != both[1]:
             raise ValueError(

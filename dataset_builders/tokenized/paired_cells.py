@@ -42,6 +42,7 @@ def paired_cells(
     batch_key: str | None = None,
     tissue_key: str | None = None,
     donor_key: str | None = None,
+    assay_key: str | None = None,
     allow_float_counts: bool = False,
 ) -> Dataset:
     """Tokenise cells held in memory; `PairedCells` gives the same rows from files of any size.
@@ -57,6 +58,7 @@ def paired_cells(
         batch_key: column that becomes `batch`.
         tissue_key: column that becomes `tissue`.
         donor_key: column that becomes `donor`.
+        assay_key: column that becomes `assay`, the kind of a bulk sample; missing values are -1.
         allow_float_counts: take counts that are not whole numbers, such as smoothed ones.
 
     Returns:
@@ -70,7 +72,7 @@ def paired_cells(
         UserWarning: if less than half of the open peaks overlap a peak of the vocabulary.
     """
     peaks, genes = MatrixTable(atac), None if rna is None else GeneTable(rna)
-    pairing = pair(peaks, genes, tokenizer, _keys(cell_type_key, batch_key, tissue_key, donor_key))
+    pairing = pair(peaks, genes, tokenizer, _keys(cell_type_key, batch_key, tissue_key, donor_key, assay_key))
     tables = CellTables(pairing, peaks, genes, tokenizer, allow_float_counts)
     cells = pa.concat_tables([tables.table(start, stop) for start, stop in tables.bounds()])
     tables.warn_if_low_coverage()
@@ -139,6 +141,7 @@ class PairedCells(ArrowBasedBuilder):
         batch_key: str | None = None,
         tissue_key: str | None = None,
         donor_key: str | None = None,
+        assay_key: str | None = None,
         atac_modality: str | None = None,
         rna_modality: str | None = None,
         allow_float_counts: bool = False,
@@ -158,6 +161,7 @@ class PairedCells(ArrowBasedBuilder):
             batch_key: column that becomes `batch`.
             tissue_key: column that becomes `tissue`.
             donor_key: column that becomes `donor`.
+            assay_key: column that becomes `assay`, the kind of a bulk sample; missing values are -1.
             atac_modality: modality of the peaks in an .h5mu; by default "atac", "peaks" or the only one.
             rna_modality: modality of the genes in an .h5mu; by default "rna", "gex" or "genes".
             allow_float_counts: take counts that are not whole numbers, such as smoothed ones.
@@ -182,7 +186,7 @@ class PairedCells(ArrowBasedBuilder):
         self._scratch: ScratchFolder | None = None
         self._kept_copies: dict[str, RowStore] = {}
         with self._sources.open() as (peaks, genes):
-            keys = _keys(cell_type_key, batch_key, tissue_key, donor_key)
+            keys = _keys(cell_type_key, batch_key, tissue_key, donor_key, assay_key)
             self.pairing: Pairing = pair(peaks, genes, tokenizer, keys)
             digests = [peaks.digest(), "" if genes is None else genes.digest()]
         super().__init__(
@@ -318,8 +322,10 @@ def _loaded(tokenizer: PathLike) -> PeakTokenizer:
     return loaded
 
 
-def _keys(cell_type: str | None, batch: str | None, tissue: str | None, donor: str | None) -> dict[str, str | None]:
-    return {"cell_type": cell_type, "batch": batch, "tissue": tissue, "donor": donor}
+def _keys(
+    cell_type: str | None, batch: str | None, tissue: str | None, donor: str | None, assay: str | None
+) -> dict[str, str | None]:
+    return {"cell_type": cell_type, "batch": batch, "tissue": tissue, "donor": donor, "assay": assay}
 
 
 def _flat(cells: Dataset, column: str) -> tuple[np.ndarray, np.ndarray]:

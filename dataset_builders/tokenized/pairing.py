@@ -19,7 +19,6 @@ from .gene_counts import gene_ids_of
 
 logger = logging.getLogger(__name__)
 
-CLASS_COLUMNS = ("cell_type", "batch")
 TEXT_COLUMNS = ("tissue", "donor")
 
 
@@ -141,6 +140,7 @@ def pair(
         is_paired=rna is not None,
         cell_types=classes.get("cell_type"),
         batches=classes.get("batch"),
+        assays=classes.get("assay"),
         has_tissue="tissue" in labels,
         has_donor="donor" in labels,
     )

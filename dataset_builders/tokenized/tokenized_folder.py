@@ -16,8 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, DatasetDict, Features
 
+from epifoundation.sharing import complete_dataset
 from epifoundation.tokenization import PeakTokenizer
 
+from ..matrices.full_disk import full_disk_explained
 from ..readers.matrix_files import GENES, GeneFile, MatrixFile, modalities_of
 from .own_vocabulary import ColumnCounts, count_columns, own_tokenizer
 from .paired_cells import PairedCells, PathLike
@@ -116,7 +118,7 @@ def tokenize_files(
     num_proc: int | None = None,
     **options: Any,
 ) -> TokenizedReport:
-    """Write a folder for pre-training and fine-tuning: ``data/*.parquet``, the tokenizer, and ``tokenized.json``.
+    """Write a folder for pre-training and fine-tuning: ``data/*.parquet``, tokenizer, ``tokenized.json`` and a card.
 
     `load_cells` and ``datasets.load_dataset(folder)`` read it. It appears complete or not at all. Files of any size
     are read, a block of cells at a time; the disk needs room for the cells uncompressed, beside the folder.
@@ -157,6 +159,7 @@ def tokenize_files(
         tokenizer.save_pretrained(partial)
         report = _report(builder, peaks, cells, split, parts)
         (partial / REPORT_FILE).write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
+        complete_dataset(partial, name=Path(os.path.realpath(folder)).name)
     return report
 
 
@@ -175,7 +178,8 @@ def new_folder(folder: PathLike, overwrite: bool = False) -> Iterator[Path]:
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     partial.mkdir()
     try:
-        yield partial
+        with full_disk_explained(target):
+            yield partial
         _exchange(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -58,7 +58,7 @@ def peaks_file(adata, tmp_path):
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run():
     """Run the command line with these arguments; stdout and stderr apart, exceptions as they are."""
 
