@@ -83,6 +83,8 @@ def checkpoint_folder(name: str) -> str:
 def tokenizer_of_run(options: RunOptions, model: str | None, needs_genes: bool) -> PeakTokenizer:
     """The tokenizer that was named, else that of the model, else that beside the data.
 
+    A model that was trained without genes takes those of the data, where the run needs genes.
+
     Raises:
         FileNotFoundError: if there is none.
         ValueError: if the cells were tokenised with other peaks or genes, or it holds no genes but they are needed.
@@ -100,12 +102,21 @@ def tokenizer_of_run(options: RunOptions, model: str | None, needs_genes: bool) 
                 f"the cells in {options.data} were tokenised with other peaks than those of {folder}: tokenise them "
                 "with that tokenizer"
             )
+        if tokenizer.genes is None:
+            return _refuse_without_genes(of_data, options.data) if needs_genes else tokenizer
         if needs_genes and _genes(of_data) != _genes(tokenizer):
             raise ValueError(
                 f"the genes of {options.data} are not those of {folder}: prepare the cells with the latter"
             )
-    if needs_genes and tokenizer.genes is None:
-        raise ValueError(f"the tokenizer in {folder} holds no genes, which this run needs")
+    return _refuse_without_genes(tokenizer, folder) if needs_genes else tokenizer
+
+
+def _refuse_without_genes(tokenizer: PeakTokenizer, folder: str) -> PeakTokenizer:
+    if tokenizer.genes is None:
+        raise ValueError(
+            f"the tokenizer in {folder} holds no genes, which this run needs: tokenise the cells with their RNA "
+            "(tokenize --rna), or choose an objective without genes"
+        )
     return tokenizer
 
 

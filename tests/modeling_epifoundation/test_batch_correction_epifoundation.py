@@ -50,6 +50,9 @@ def test_packed_cells_give_the_same_and_parts_add_up(make_model, encoder, cells,
     torch.testing.assert_close(model(**packed(cells)).loss, out.loss, rtol=1e-5, atol=1e-5)
     num_labels = (cells["labels"] >= 0).sum()
     torch.testing.assert_close(model(**cells, num_items_in_batch=2 * num_labels).loss * 2, out.loss)
+    exact = model(**cells, num_items_in_batch=torch.stack([num_labels, torch.tensor(6)])).loss
+    replaced_part = model(**cells, num_items_in_batch=torch.stack([num_labels, torch.tensor(10**9)])).loss
+    torch.testing.assert_close(exact, (out.loss + replaced_part) / 2, rtol=1e-5, atol=1e-5)
     unknown = model(**(cells | {"batch_ids": torch.full((3,), -100)})).loss
     replaced = make_model(EpiFoundationForReplacedPeaks, **encoder)
     replaced.load_state_dict(model.state_dict(), strict=False)

@@ -17,6 +17,7 @@ def test_the_loss_is_that_of_the_distances_by_hand(make_model, make_cells, encod
     ]
     assert out.loss.item() == pytest.approx(sum(losses) / 2, abs=1e-4)
     torch.testing.assert_close(model(**packed(cells)).loss, out.loss, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model(**cells, num_items_in_batch=torch.tensor(8)).loss, out.loss / 4)
 
 
 @torch.no_grad()

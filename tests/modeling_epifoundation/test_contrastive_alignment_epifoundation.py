@@ -52,6 +52,30 @@ def test_the_loss_is_the_symmetric_one_by_hand(model, pairs, packed):
 
 
 @torch.no_grad()
+def test_the_loss_of_a_part_counts_by_its_pairs(model, pairs):
+    part = model(**pairs, labels=torch.arange(3), num_items_in_batch=torch.tensor(12)).loss
+    torch.testing.assert_close(part, model(**pairs).loss / 4)
+
+
+@torch.no_grad()
+def test_typical_counts_are_kept_with_the_weights(make_model, tmp_path):
+    assert make_model(EpiFoundationForContrastiveAlignment, **SIZES).typical_gene_counts is None
+    model = make_model(EpiFoundationForContrastiveAlignment, use_typical_gene_counts=True, max_genes=9, **SIZES)
+    assert torch.equal(model.typical_gene_counts, torch.ones(40))
+    model.typical_gene_counts.copy_(torch.arange(40))
+    model.save_pretrained(tmp_path)
+    loaded = EpiFoundationForContrastiveAlignment.from_pretrained(tmp_path)
+    assert torch.equal(loaded.typical_gene_counts, torch.arange(40.0))
+    assert loaded.max_ranked_genes == 9
+    plain = make_model(EpiFoundationModel)
+    plain.save_pretrained(tmp_path / "plain")
+    kind = EpiFoundationForContrastiveAlignment
+    started = kind.from_pretrained(tmp_path / "plain", use_typical_gene_counts=True, **SIZES)
+    assert torch.equal(started.typical_gene_counts, torch.ones(40))
+    assert started.max_ranked_genes == 16, "positions of the encoder of genes"
+
+
+@torch.no_grad()
 def test_genes_are_averaged_without_padding(model, pairs):
     genes = pairs["gene_ids"]
     expected = []

@@ -37,6 +37,21 @@ def test_the_loss_is_the_cross_entropy_of_the_logits(make_model, encoder, cells)
 
 
 @torch.no_grad()
+def test_evaluation_tells_where_the_hidden_peak_stands(make_model, encoder, cells, monkeypatch):
+    model = make_model(EpiFoundationForMaskedPeaks, **encoder)
+    logits = model(**without(cells, "labels")).logits
+    is_label = cells["labels"] >= 0
+    scores = logits.gather(2, cells["labels"].clamp(min=0)[..., None])
+    below = (logits < scores).sum(dim=2) + 0.5 * ((logits == scores).sum(dim=2) - 1)
+    places = model(**cells).label_places
+    torch.testing.assert_close(places[is_label], (below / 59)[is_label])
+    assert places[~is_label].eq(-100).all()
+    monkeypatch.setattr("epifoundation.linear_cross_entropy_epifoundation.CHUNK_BYTES", 4 * 7 * int(is_label.sum()))
+    torch.testing.assert_close(model(**cells).label_places, places, rtol=0, atol=0.02)
+    assert model.train()(**cells).label_places is None
+
+
+@torch.no_grad()
 def test_scores_are_products_with_the_peak_table(make_model, encoder, cells):
     model = make_model(EpiFoundationForMaskedPeaks, **encoder)
     hidden = model.epifoundation(**without(cells, "labels")).last_hidden_state
@@ -60,6 +75,17 @@ def test_the_table_learns_from_both_sides(make_model, encoder, cells):
     assert model.lm_head.weight is model.get_input_embeddings().weight
     labels = cells["labels"].masked_fill(cells["labels"] >= 0, -100)
     assert model(**(cells | {"labels": labels})).loss == 0
+
+
+def test_a_frozen_table_lets_the_encoder_learn(make_model, cells):
+    gradients = []
+    for is_frozen in (False, True):
+        model = make_model(EpiFoundationForMaskedPeaks).train()
+        model.get_input_embeddings().requires_grad_(not is_frozen)
+        model(**cells).loss.backward()
+        assert (model.get_input_embeddings().weight.grad is None) == is_frozen
+        gradients.append(model.epifoundation.layers[0].up_proj.weight.grad)
+    torch.testing.assert_close(*gradients)
 
 
 def test_masked_peaks_can_be_learned(make_model, encoder, cells):
