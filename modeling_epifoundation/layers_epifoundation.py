@@ -75,6 +75,8 @@ class EpiFoundationLayer(GradientCheckpointingLayer):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.activation = ACT2FN[config.hidden_act]
+        if isinstance(self.activation, nn.ReLU):
+            self.activation.inplace = True  # no fresh memory for the widest tensor of the layer
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(
@@ -83,6 +85,13 @@ class EpiFoundationLayer(GradientCheckpointingLayer):
         """(tokens, hidden) -> the same, or only the rows at `query_positions`; and the attention weights."""
         context, weights = self.attention(hidden_states, packing, query_positions)
         residual = hidden_states if query_positions is None else hidden_states.index_select(0, query_positions)
-        hidden_states = self.attention_norm(residual + self.dropout(context))
+        hidden_states = self.attention_norm(_added(self.dropout(context), residual))
         expanded = self.dropout(self.activation(self.up_proj(hidden_states)))
-        return self.feed_forward_norm(hidden_states + self.dropout(self.down_proj(expanded))), weights
+        return self.feed_forward_norm(_added(self.dropout(self.down_proj(expanded)), hidden_states)), weights
+
+
+def _added(update: Tensor, residual: Tensor) -> Tensor:
+    """The sum of both, in the memory of `update`, which is not needed any more."""
+    if update.dtype != residual.dtype:  # autocast: the residual has the higher precision, which the sum keeps
+        return residual + update
+    return update.add_(residual)

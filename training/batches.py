@@ -213,6 +213,6 @@ def _values(column: pa.ChunkedArray) -> Sequence[Any]:
     array = column.combine_chunks()
     if not (pa.types.is_list(array.type) or pa.types.is_large_list(array.type)):
         return array.to_pylist()
-    bounds = np.r_[0, np.cumsum(array.value_lengths().to_numpy())]
-    values = array.flatten().to_numpy(zero_copy_only=False)
+    bounds = array.offsets.to_numpy().tolist()
+    values = array.values.to_numpy(zero_copy_only=False)
     return [values[i:j] for i, j in itertools.pairwise(bounds)]

@@ -129,6 +129,7 @@ class GeneCollator(CellCollator):
             )
         super().__init__(tokenizer, **({"deterministic": gene_ids is not None} | kwargs))
         self.gene_chromosome_ids = tokenizer.gene_chromosome_ids
+        self._chromosome_of_gene = self.gene_chromosome_ids.astype(np.int64)  # of all genes once, not per batch
         self.first_gene_id = len(self.gene_chromosome_ids) - len(tokenizer.genes)
         self.all_gene_ids = np.arange(self.first_gene_id, len(self.gene_chromosome_ids))
         self.max_genes = max_genes
@@ -143,7 +144,7 @@ class GeneCollator(CellCollator):
         else:
             gene_ids = torch.from_numpy(self.fixed_gene_ids)
             labels = torch.from_numpy(np.stack([self._labels(row, self.fixed_gene_ids) for row in rows]))
-        chromosome_ids = torch.from_numpy(self.gene_chromosome_ids[gene_ids.numpy()]).long()
+        chromosome_ids = torch.from_numpy(self._chromosome_of_gene[gene_ids.numpy()])
         targets = {"gene_ids": gene_ids, "gene_chromosome_ids": chromosome_ids, "labels": labels}
         if self.use_batches:
             targets["batch_ids"] = torch.tensor([int(row["batch"]) for row in rows])
@@ -226,7 +227,7 @@ def draw_peaks(input_ids: Any, max_peaks: int, rng: np.random.Generator | None) 
         kept = np.sort(content_order(ids[1:], max_peaks)[:max_peaks])
     else:
         kept = np.sort(rng.choice(len(ids) - 1, max_peaks, replace=False, shuffle=False))
-    return ids[np.r_[0, kept + 1]]
+    return ids[np.concatenate(([0], kept + 1))]
 
 
 def draw_genes(
@@ -253,7 +254,7 @@ def draw_genes(
     num_each = min(max_genes // 2, len(expressed))
     ones = rng.choice(expressed, num_each, replace=False, shuffle=False)
     zeros = rng.choice(others, min(num_each, len(others)), replace=False, shuffle=False)
-    return np.r_[ones, zeros], np.repeat([1, 0], [len(ones), len(zeros)])
+    return np.concatenate([ones, zeros]), np.repeat([1, 0], [len(ones), len(zeros)])
 
 
 def _padded(arrays: list[np.ndarray], value: int) -> Tensor:
