@@ -1,6 +1,6 @@
 """How long it takes until the work begins: importing, ``--help``, a bad path, vocabulary and checkpoint.
 
-    python benchmarks/startup.py [--repeats 5] [--write]
+    python benchmarks/startup.py [--repeats 3] [--write]
 
 Checkpoints of the paper's encoder with 100,000 and 1,000,000 peaks (0.25 and 2.1 GB) are made for it. Each run is a
 process of its own; files are in the page cache, as after a first use. `import torch, transformers` stands for what
@@ -24,7 +24,7 @@ PEERS = "from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trai
 def main() -> None:
     """Measure, print and, if asked for, write."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
