@@ -8,6 +8,7 @@ peak. Linux only, as memory is read from /proc.
 import json
 import os
 import platform
+import re
 import resource
 import statistics
 import subprocess
@@ -59,6 +60,21 @@ def in_fresh_process(script: str, case: str, *words: str, threads: int = 1) -> F
     return figures
 
 
+def kept(place: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `compute` returns, written to a file; of a file that is there, what it holds: nothing is done twice."""
+    if not place.is_file():
+        figures = compute()
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(json.dumps(figures, indent=1))
+    found: dict[str, Any] = json.loads(place.read_text())
+    return found
+
+
+def file_name(*words: str) -> str:
+    """Words as the name of a file."""
+    return "-".join(re.sub(r"[^a-zA-Z0-9.]+", "-", word).strip("-").lower() for word in words) + ".json"
+
+
 def take_turns(
     script: str, cases: Iterable[str], repeats: int, *words: str, threads: int = 1
 ) -> dict[str, dict[str, Figures]]:
@@ -104,14 +120,29 @@ def shown_spread(figures: Figures) -> str:
     return f"{shown(figures['median'])} ({shown(figures['low'])} to {shown(figures['high'])})"
 
 
-def leave_results(name: str, title: str, report: dict[str, Any], lines: Sequence[str], write: bool) -> None:
+def leave_results(
+    name: str,
+    title: str,
+    report: dict[str, Any],
+    lines: Sequence[str],
+    write: bool,
+    words: str = "--write",
+    notes: Path | None = None,
+    script: str | None = None,
+) -> None:
     """Print the Markdown; with `write` keep it and the JSON in the folder of results.
 
     What ``report["ratios"]`` holds is what `compare.py` watches: names and how many times better than the peer.
+    `words` are those of the command; `notes` is a file of Markdown that says what the figures mean;
+    `script` is the name of the script, if the results have another.
     """
     report = {"environment": environment(), **report}
     facts = ", ".join(f"{key} {value}" for key, value in report["environment"].items())
-    text = "\n".join([f"# {title}", "", f"`python benchmarks/{name}.py --write`", "", f"{facts}.", "", *lines]) + "\n"
+    said = notes.read_text().splitlines() if notes is not None and notes.is_file() else []
+    text = "\n".join(
+        [f"# {title}", "", f"`python benchmarks/{script or name}.py {words}`", "", f"{facts}.", "", *lines, *said]
+    )
+    text = text.rstrip() + "\n"
     print(text)
     if write:
         RESULTS.mkdir(exist_ok=True)

@@ -11,13 +11,14 @@ from .neighbors import Neighbors
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's colours, told apart by colour-blind readers; with markers they work in black and white too.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+# Okabe and Ito's colours, told apart by colour-blind readers; with markers they work in black and white too. Yellow,
+# faint on white, comes last.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 def umap(embedding: np.ndarray, seed: int = 0, neighbors: Neighbors | None = None) -> np.ndarray:
-    """(cells, dimensions) -> (cells, 2), by cosine distance, or by neighbours found before; needs the extra ``plot``."""
+    """(cells, dimensions) -> (cells, 2), by cosine distance or given neighbours; needs the extra ``plot``."""
     from umap import UMAP
 
     # One job: with a fixed seed umap runs on one, and warns if more are asked for.

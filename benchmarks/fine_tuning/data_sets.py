@@ -24,6 +24,7 @@ class DataSet:
         without_type: a label that names no cell type; such cells are not annotated.
         has_gene_positions: genes have known places, so that gene activity can be computed.
         min_cells_per_gene: genes expressed in fewer cells are left out, of training too.
+        min_cells_per_peak: likewise peaks.
     """
 
     title: str
@@ -34,6 +35,7 @@ class DataSet:
     without_type: str | None = None
     has_gene_positions: bool = True
     min_cells_per_gene: int = 50
+    min_cells_per_peak: int = 1
 
 
 DATA_SETS = {
@@ -71,7 +73,8 @@ def tokenised(data: DataSet, files: list[Path], split: Split, folder: Path) -> t
         if data.without_type is not None:
             atac = _with_unknown_types(atac, data.without_type, folder.with_suffix(".h5ad"))
         keys = {"cell_type_key": "cell_type", "batch_key": data.batch_key}
-        options = {"genome": data.genome, "min_cells_per_gene": data.min_cells_per_gene, "split": split, **keys}
+        fewest = {name: getattr(data, name) for name in ("min_cells_per_gene", "min_cells_per_peak")}
+        options = {"genome": data.genome, "split": split, **fewest, **keys}
         if split.validation:
             tokenize_files(atac, rna, folder, **options)
         else:

@@ -17,14 +17,26 @@ from epifoundation import (
 )
 from epifoundation.training import ClassificationCollator, ExpressionCollator, expression_levels
 from epifoundation.training.initialization import cell_embeddings
-from epifoundation.training.options import ClassificationOptions, ExpressionOptions, PretrainOptions, read_options
-from epifoundation.training.runs import finetune_classification, finetune_expression, pretrain
+from epifoundation.training.options import (
+    BatchCorrectionOptions,
+    ClassificationOptions,
+    ExpressionOptions,
+    PretrainOptions,
+    read_options,
+)
+from epifoundation.training.runs import (
+    finetune_batch_correction,
+    finetune_classification,
+    finetune_expression,
+    pretrain,
+)
 
 CELLS_PER_BATCH = 32
 RUNS: dict[str, tuple[Any, Callable[..., dict[str, Any]]]] = {
     "pretrain": (PretrainOptions, pretrain),
     "classification": (ClassificationOptions, finetune_classification),
     "expression": (ExpressionOptions, finetune_expression),
+    "batch_correction": (BatchCorrectionOptions, finetune_batch_correction),
 }
 
 
