@@ -304,12 +304,12 @@ def match(
             show_progress=not quiet,
         )
         aligned = align_sources(peaks, genes, run, allow_float_counts=allow_float_counts)
-        sides = [_cells(aligned, name, label_key) for name in ("ATAC", "RNA")]
+        by_atac, by_rna = (_cells(aligned, name, label_key) for name in ("ATAC", "RNA"))
         facts = {"model": Path(model).name, "ATAC": ", ".join(path.name for path in inputs), "RNA": rna.name}
-        report = matching_report(*sides, num_neighbors=neighbors, seed=seed, facts=facts)
+        report = matching_report(by_atac, by_rna, num_neighbors=neighbors, seed=seed, facts=facts)
         (folder / "match.md").write_text(report.markdown(), encoding="utf-8")
         (folder / "match.json").write_text(report.json(), encoding="utf-8")
-        plot_modalities(*sides, seed=seed).savefig(folder / "match.png", dpi=150)
+        plot_modalities(by_atac, by_rna, seed=seed).savefig(folder / "match.png", dpi=150)
     if not quiet:
         typer.echo("\n".join([report.markdown(), *_coverages(aligned)]))
 

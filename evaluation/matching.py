@@ -10,6 +10,7 @@ from epifoundation.dataset_builders.clustering.nearest_cells import nearest_cell
 
 from .checks import checked_embedding, checked_labels
 from .classification import ClassificationScores, classification_scores
+from .neighbors import nearest_neighbors
 
 RECALL_AT = (1, 5, 10)
 NUM_NEIGHBORS = 15
@@ -116,6 +117,29 @@ def neighbor_votes(
     places = rows + columns[nearest].ravel()
     votes = np.bincount(places, np.tile(weights, len(cells)), minlength=len(cells) * len(names))
     return votes.reshape(len(cells), len(names)) / weights.sum(), tuple(names.tolist())
+
+
+def modality_mixing(atac: np.ndarray, rna: np.ndarray, num_neighbors: int = NUM_NEIGHBORS) -> float:
+    """Share of cells of the other modality among the nearest of each cell, over what it is by chance, at most 1.
+
+    1 where modalities mix, 0 where each keeps to itself: the modality gap of contrastive learning (Liang et al. 2022),
+    which does not keep partners from being found, but both from being clustered together.
+
+    Args:
+        atac: (cells, dimensions) embeddings by ATAC.
+        rna: (cells, dimensions) by RNA, of these or other cells.
+        num_neighbors: how many neighbours of each cell are looked at, itself not counted.
+
+    Raises:
+        ValueError: if embeddings cannot be used.
+    """
+    atac, rna = checked_embedding(atac, "embedding by ATAC"), checked_embedding(rna, "embedding by RNA")
+    cells = np.concatenate([atac, rna])
+    is_rna = np.arange(len(cells)) >= len(atac)
+    nearest = nearest_neighbors(cells, num_neighbors).indices
+    found = (is_rna[nearest] != is_rna[:, None]).mean(axis=1)
+    expected = np.where(is_rna, len(atac), len(rna)) / (len(cells) - 1)
+    return float(min(1.0, (found / expected).mean()))
 
 
 def _competitors(atac: np.ndarray, rna: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -10,7 +10,7 @@ import pandas as pd
 from epifoundation.dataset_builders.tokenized.pairing import match_names
 
 from .comparison_plots import draw_cells
-from .matching import NUM_NEIGHBORS, RECALL_AT, MatchingScores, label_transfer_scores, matching_scores
+from .matching import NUM_NEIGHBORS, RECALL_AT, MatchingScores, label_transfer_scores, matching_scores, modality_mixing
 from .plots import umap
 from .result_store import json_text
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ATAC, RNA = "ATAC", "RNA"
-MOST_DRAWN = 10_000  # cells of a modality
+MOST_DRAWN = 10_000  # cells of a modality, of which mixing is told too
 LEGEND_ROWS = 22
 
 
@@ -67,18 +67,21 @@ class MatchingReport:
         facts: name -> what was compared on what.
         pairs: scores of the cells measured by both; None if there are none.
         shuffled: the same when partners are shuffled.
+        mixing: of the modalities in the space, see `modality_mixing`.
         transfers: of labels, one for each direction; empty without labels.
     """
 
     facts: Mapping[str, Any]
     pairs: MatchingScores | None
     shuffled: MatchingScores | None
+    mixing: float
     transfers: tuple[LabelTransfer, ...]
 
     def markdown(self) -> str:
         """Facts and tables."""
         lines = ["# Cells of two modalities in one space", ""]
         lines += [f"- {name}: {value}" for name, value in self.facts.items()]
+        lines.append(f"- mixing of the modalities (0: each keeps to itself, 1: as by chance): {self.mixing:.4f}")
         if self.pairs is not None and self.shuffled is not None:
             lines += ["", *_matching_table(self.pairs, self.shuffled)]
         if self.transfers:
@@ -89,7 +92,7 @@ class MatchingReport:
         """All of it; what is not there is null."""
         content = {name: None if part is None else asdict(part) for name, part in self._parts().items()}
         transfers = [asdict(transfer) for transfer in self.transfers]
-        return json_text({"facts": dict(self.facts), **content, "transfers": transfers})
+        return json_text({"facts": dict(self.facts), **content, "mixing": self.mixing, "transfers": transfers})
 
     def _parts(self) -> dict[str, MatchingScores | None]:
         return {"pairs": self.pairs, "shuffled": self.shuffled}
@@ -141,8 +144,9 @@ def matching_report(
     }
     sides = [(ATAC, atac.embeddings, labels[0]), (RNA, rna.embeddings, labels[1])]
     directions = (sides[::-1], sides) if has_labels else ()
+    mixing = modality_mixing(*(_sample(cells, generator).embeddings for cells in (atac, rna)), num_neighbors)
     transfers = tuple(_transfer(source, target, num_neighbors, generator) for source, target in directions)
-    return MatchingReport({**(facts or {}), **all_facts}, pairs, shuffled, transfers)
+    return MatchingReport({**(facts or {}), **all_facts}, pairs, shuffled, mixing, transfers)
 
 
 def plot_modalities(atac: EmbeddedCells, rna: EmbeddedCells, seed: int = 0, title: str = "") -> "Figure":

@@ -4,7 +4,7 @@ from scipy.spatial.distance import cdist
 from sklearn.neighbors import KNeighborsClassifier
 
 from epifoundation.dataset_builders.clustering import nearest_cells
-from epifoundation.evaluation.matching import label_transfer_scores, matching_scores, neighbor_votes
+from epifoundation.evaluation.matching import label_transfer_scores, matching_scores, modality_mixing, neighbor_votes
 
 
 @pytest.fixture
@@ -105,3 +105,13 @@ def test_labels_that_are_right_nearby_are_carried_over(pairs):
     assert swapped.accuracy == pytest.approx(1 / 3)
     with pytest.raises(ValueError, match="none of the cell types"):
         label_transfer_scores(atac, labels, rna, ["p", "q", "r"] * 2, 2)
+
+
+def test_modalities_mix_or_keep_to_themselves():
+    generator = np.random.default_rng(0)
+    atac, rna = generator.normal(size=(300, 3)), generator.normal(size=(200, 3))
+    assert modality_mixing(atac, rna) > 0.95
+    assert modality_mixing(atac, rna + 100) == 0
+    line = np.array([[0.0], [1.1], [20.0], [21.0]]), np.array([[1.0], [30.0], [31.0]])
+    # Nearest: r, r, a, a by ATAC; a, r, r by RNA. Expected 3 of 6 and 4 of 6.
+    assert modality_mixing(*line, num_neighbors=1) == pytest.approx((2 / (3 / 6) + 1 / (4 / 6)) / 7)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from epifoundation.evaluation import matching_report as module
-from epifoundation.evaluation.matching import label_transfer_scores, matching_scores
+from epifoundation.evaluation.matching import label_transfer_scores, matching_scores, modality_mixing
 from epifoundation.evaluation.matching_report import EmbeddedCells, matching_report, plot_modalities
 
 LABELS = np.array(["a", "b", "c"] * 20, dtype=object)
@@ -76,6 +76,8 @@ def test_tables_and_json_say_the_same(sides):
     atac, rna, _ = sides
     report = matching_report(atac, rna, facts={"model": "small"}, recall_at=(1, 5))
     text, content = report.markdown(), json.loads(report.json())
+    assert content["mixing"] == modality_mixing(atac.embeddings, rna.embeddings)
+    assert f"1: as by chance): {content['mixing']:.4f}" in text
     assert "- model: small" in text
     assert "| | FOSCTTM ↓ | recall@1 ↑ | recall@5 ↑ |" in text
     assert f"| mean of both | {np.mean(content['pairs']['foscttm']):.4f} |" in text
