@@ -29,6 +29,16 @@ def test_pretraining_from_the_command_line(run, training_cells, tmp_path):
     EpiFoundationForPeakToGeneAlignment.from_pretrained(output)
 
 
+@pytest.mark.parametrize("objective", ["replaced_peaks", "masked_peaks", "combined"])
+def test_each_objective_is_a_word(objective, run, training_cells, tmp_path):
+    sizes = ["--hidden_size", 16, "--num_hidden_layers", 1, "--num_attention_heads", 2, "--max_genes", 6]
+    words = ["--data", training_cells, "--output_dir", tmp_path, "--objective", objective, *sizes]
+    result = run("pretrain", *words, "--max_steps", 2, "--use_cpu", "--curves", "false", "--disable_tqdm", "true")
+    assert result.exit_code == 0
+    assert f"{tmp_path}: {objective}, 2 steps; on held-out cells: loss" in result.stdout
+    assert json.loads((tmp_path / "config.json").read_text())["hidden_size"] == 16
+
+
 def test_the_options_can_be_listed(run):
     listed = run("pretrain", "--options").stdout
     assert "--data (required): Folder" in listed
@@ -38,6 +48,7 @@ def test_the_options_can_be_listed(run):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--data", "x", "--output_dir", "{tmp}", "--objective", "all"], "invalid choice: 'all'"),
         (["--dta", "x"], "no option --dta; is --data meant?"),
         (["--data", "nowhere", "--output_dir", "{tmp}", "--use_cpu"], "there is no folder nowhere"),
         (

@@ -20,6 +20,8 @@ def write_training_cells(folder: Path, peak_names: list[str]) -> Path:
         "gene_ids": genes,
         "gene_counts": [[float(i) for i in ids] for ids in genes],
         "cell_type": [0, 1] * 6,
+        "batch": [0, 0, 1, 1] * 3,
+        "assay": [0, 1, 1, 0] * 3,
     }
     features = Features(
         barcode=Value("string"),
@@ -27,6 +29,8 @@ def write_training_cells(folder: Path, peak_names: list[str]) -> Path:
         gene_ids=List(Value("int32")),
         gene_counts=List(Value("float32")),
         cell_type=ClassLabel(names=["T", "B"]),
+        batch=ClassLabel(names=["x", "y"]),
+        assay=ClassLabel(names=["ATAC", "DNase"]),
     )
     Dataset.from_dict(columns, features=features).save_to_disk(folder)
     genes_of_data = GeneVocabulary(["A", "B"], ["", ""], ["chr1", "chr2"])

@@ -9,6 +9,7 @@ from epifoundation import EpiFoundationForCellClassification, EpiFoundationForPe
 from epifoundation.training.collators import (
     DRAW_SEED,
     AlignmentCollator,
+    BulkCollator,
     ClassificationCollator,
     ExpressionCollator,
     draw_genes,
@@ -170,6 +171,12 @@ def test_cell_types_become_labels_and_unknown_ones_are_ignored(
     assert batch["labels"].tolist() == [2, -100, 0]
     model.config.num_labels = 3
     assert torch.isfinite(EpiFoundationForCellClassification(model.config)(**batch).loss)
+
+
+def test_bulk_samples_have_two_labels(cells: Dataset, tokenizer: PeakTokenizer) -> None:
+    rows = [{**cells[i], "cell_type": i, "assay": label} for i, label in enumerate([1, -1, 0])]
+    batch = BulkCollator(tokenizer)(rows)
+    assert (batch["labels"].tolist(), batch["assay_labels"].tolist()) == ([0, 1, 2], [1, -100, 0])
 
 
 def test_expression_asks_for_the_levels_of_the_cell(cells: Dataset, tokenizer: PeakTokenizer) -> None:

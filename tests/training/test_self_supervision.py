@@ -5,7 +5,8 @@ from datasets import Dataset
 
 from epifoundation import PeakTokenizer
 from epifoundation.training.batches import CellsToDraw, Draw
-from epifoundation.training.self_supervision import MaskedPeaksCollator, ReplacedPeaksCollator
+from epifoundation.training.collators import AlignmentCollator
+from epifoundation.training.self_supervision import CombinedCollator, MaskedPeaksCollator, ReplacedPeaksCollator
 
 from .conftest import NUM_PEAKS
 
@@ -94,3 +95,32 @@ def test_batches_come_along(cells: Dataset, tokenizer: PeakTokenizer) -> None:
 def test_an_impossible_probability_is_refused(probability: float, tokenizer: PeakTokenizer) -> None:
     with pytest.raises(ValueError, match="probability must lie between 0 and 1"):
         MaskedPeaksCollator(tokenizer, probability=probability)
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_three_objectives_read_the_same_peaks(packing: bool, cells: Dataset, tokenizer: PeakTokenizer) -> None:
+    rows = rows_of(cells)
+    collator = CombinedCollator(tokenizer, max_peaks=20, max_genes=10, packing=packing)
+    batch, aligned = collator(rows), AlignmentCollator(tokenizer, max_peaks=20, max_genes=10, packing=packing)(rows)
+    for name, values in aligned.items():
+        assert torch.equal(batch[name], values), name
+    ids, replaced, masked = (batch[f"{view}input_ids"] for view in ("", "replaced_", "masked_"))
+    is_replaced, is_asked = batch["replaced_labels"] == 1, batch["masked_labels"] != -100
+    assert torch.equal(ids != replaced, is_replaced)
+    assert torch.equal(batch["masked_labels"][is_asked], ids[is_asked])
+    assert torch.equal(ids[~is_asked], masked[~is_asked])
+    is_peak = ids >= 4
+    assert 0.3 < is_replaced.sum() / is_peak.sum() < 0.6
+    assert 0.05 < is_asked.sum() / is_peak.sum() < 0.3
+    for view in ("replaced", "masked"):
+        chromosomes = tokenizer.peak_chromosome_ids[batch[f"{view}_input_ids"].numpy()]
+        assert (batch[f"{view}_chromosome_ids"].numpy() == chromosomes).all()
+
+
+def test_evaluation_of_three_objectives_asks_the_same_each_time(cells: Dataset, tokenizer: PeakTokenizer) -> None:
+    collator = CombinedCollator(tokenizer, gene_ids=[4, 7], max_peaks=10)
+    rows = [cells[i] for i in range(4)]
+    first, again = collator(rows), collator(rows)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    replaced = ReplacedPeaksCollator(tokenizer, deterministic=True, max_peaks=10)(rows)
+    assert torch.equal(first["replaced_labels"], replaced["labels"])

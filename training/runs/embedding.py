@@ -19,12 +19,17 @@ def finetune_clustering(options: ClusteringOptions, args: RunArguments) -> dict[
     """Bring cells of one type together, by triplets; see `run_objective` for what is left, returned and raised."""
 
     def build(tokenizer: PeakTokenizer, cells: Cells, is_fresh: bool) -> Objective:
-        train = TripletCollator(tokenizer, cells.train, max_peaks=options.max_peaks, packing=options.packing)
         judged = cells.train if cells.held_out is None else cells.held_out
+        num_types, num_judged = (len(np.unique(part["cell_type"][:])) for part in (cells.train, judged))
+        if num_judged < 2 <= num_types:
+            raise ValueError(
+                "the held-out cells are all of one type, which makes no triplets: hold out more (validation_share), or "
+                "others (validation_data)"
+            )
         return Objective(
             "clustering",
             EpiFoundationForCellClustering.from_pretrained(checkpoint_folder(options.model), **dropouts(options)),
-            train,
+            TripletCollator(tokenizer, cells.train, max_peaks=options.max_peaks, packing=options.packing),
             TripletCollator(tokenizer, judged, max_peaks=options.max_peaks, deterministic=True),
             metrics.triplets,
             metrics.clustering_metrics,

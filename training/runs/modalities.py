@@ -19,6 +19,9 @@ from epifoundation.training.options import ContrastiveOptions, ImputationOptions
 from epifoundation.training.runs.new_models import dropouts
 from epifoundation.training.runs.running import GENE_COLUMNS, Cells, Objective, run_objective
 
+# Classes whose checkpoints hold the ATAC side of an aligned model.
+ALIGNED = {"EpiFoundationForContrastiveAlignment", "EpiFoundationForExpressionImputation"}
+
 
 def finetune_contrastive(options: ContrastiveOptions, args: RunArguments) -> dict[str, Any]:
     """Bring RNA and ATAC of the same cell together; see `run_objective` for what is left, returned and raised."""
@@ -55,19 +58,19 @@ def finetune_imputation(options: ImputationOptions, args: RunArguments) -> dict[
     """Learn expression from the ATAC side of an aligned model; see `run_objective` for what is left and raised."""
 
     def build(tokenizer: PeakTokenizer, cells: Cells, is_fresh: bool) -> Objective:
-        model, loading = EpiFoundationForExpressionImputation.from_pretrained(
-            checkpoint_folder(options.model),
-            output_loading_info=True,
+        folder = checkpoint_folder(options.model)
+        if not ALIGNED.intersection(EpiFoundationConfig.from_pretrained(folder).architectures or ()):
+            raise ValueError(
+                f"{options.model} has no ATAC side that was aligned to RNA: expected a checkpoint of "
+                "'finetune contrastive'"
+            )
+        model = EpiFoundationForExpressionImputation.from_pretrained(
+            folder,
             gene_vocab_size=_num_gene_ids(tokenizer),
             num_imputed_genes=None,
             ignore_mismatched_sizes=True,
             **dropouts(options),
         )
-        if "peak_projection.weight" in loading["missing_keys"]:
-            raise ValueError(
-                f"{options.model} has no ATAC side that was aligned to RNA: expected a checkpoint of "
-                "'finetune contrastive'"
-            )
         return Objective(
             "imputation",
             model,
