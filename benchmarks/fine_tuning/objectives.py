@@ -4,7 +4,7 @@ r"""Objectives of pre-training compared: from which embedding are the types of h
         examples/data/snare_cell_lines/rna.h5ad --cortex atac.h5ad rna.h5ad [--seeds 0 1 2] [--write]
 
 Peak-to-gene alignment, replaced peaks (0.45, Atacformer), masked peaks (0.15) and their sum learn from the same cells
-for three (SNARE) or two epochs, else with the settings of benchmarks/settings/<data>_pretrain.yaml; peaks open in fewer
+for two epochs, else with the settings of benchmarks/settings/<data>_pretrain.yaml; peaks open in fewer
 than five cells are left out. These settings were chosen for alignment (results/training_*_trials.json): the others had
 no search of their own. All models start from a peak table set to the training cells' LSI, which is not learned. Beside
 them stand that table before any training, LSI itself, and, for replaced peaks, the encoder of Atacformer (no
@@ -47,7 +47,7 @@ OBJECTIVES: dict[str, list[str]] = {
 
 
 LSI = {"LSI (30)": 30, "LSI (64)": 64}
-EPOCHS = {"snare": ["--num_train_epochs", "3"], "cortex": ["--num_train_epochs", "2"]}
+EPOCHS = {"snare": ["--num_train_epochs", "2"], "cortex": ["--num_train_epochs", "2"]}
 
 
 def main() -> None:

@@ -52,8 +52,8 @@ def write_report(place: Path, data: DataSet, words: list[str], results: Sequence
         f"`{command}`",
         "",
         f"Mean ± standard deviation over the seeds {', '.join(map(str, seeds))}; a seed decides on the split and on "
-        f"all that is drawn. {seconds / 60:.0f} minutes on one CPU core. Versions, settings and every single score are "
-        f"in [{place.name}.json]({place.name}.json).",
+        f"all that is drawn. {seconds / 60:.0f} minutes by the clock, one thread on a machine with other work. "
+        f"Versions, settings and every single score are in [{place.name}.json]({place.name}.json).",
         "",
     ]
     for task in TITLES:

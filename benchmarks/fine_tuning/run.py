@@ -10,7 +10,8 @@ settings are those of benchmarks/settings; they were chosen on validation cells,
 
     python benchmarks/fine_tuning/run.py --data snare ... --trial "lr 3e-4" --classification "--learning_rate 3e-4"
 
-Results go to benchmarks/results/training_<data>.md and .json. The SNARE cell lines come with the project; bone marrow
+Results go to benchmarks/results/training_<data>.md and .json, or to another folder (--output): with another --work,
+that is how to see whether a second run gives the same figures. The SNARE cell lines come with the project; bone marrow
 is the file of Granja et al. 2019 in the repository epiCHAOS, lifted to hg38; the cortex is that of scMoMaT (Chen et
 al. 2019).
 """
@@ -50,12 +51,12 @@ def main() -> None:
             run = Run(name, data, [Path(file) for file in files], split, seed, arguments)
             results += run.results()
     seconds = time.perf_counter() - started
+    place = arguments.output / f"training_{name}"
     if arguments.trial is not None:
-        add_trial(
-            RESULTS / f"training_{name}_trials.json", arguments.trial, words_of_trial(arguments), results, seconds
-        )
+        trials = place.with_name(f"{place.name}_trials.json")
+        add_trial(trials, arguments.trial, words_of_trial(arguments), results, seconds)
     else:
-        write_report(RESULTS / f"training_{name}", data, sys.argv[1:], results, seconds)
+        write_report(place, data, sys.argv[1:], results, seconds)
 
 
 def read_arguments() -> argparse.Namespace:
@@ -66,6 +67,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--splits", nargs="+", type=int, help="numbers of the splits, from 0; by default all")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--work", type=Path, default=Path("runs/fine_tuning"), help="folder of cells and checkpoints")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the report")
     parser.add_argument("--trial", help="score on validation cells, and add a line of this name to the trials")
     for task in ("pretrain", "classification", "expression"):
         parser.add_argument(
