@@ -1,6 +1,6 @@
 """End to end: from an .h5ad file to embeddings, and where the time goes.
 
-    python benchmarks/embed.py [--cells 8] [--repeats 3] [--write]
+    python benchmarks/embed.py [--cells 4] [--repeats 2] [--write]
 
 The paper's encoder with 136,771 peaks, untrained. "paper" are made-up cells (lognormal, median 4,000 peaks, sigma 0.6);
 "SNARE-seq" are cells of examples/data (median 763 peaks). The stages are those of `embed_file` seen by a profiler of
@@ -38,8 +38,8 @@ ARITHMETIC = ("aten::mm", "aten::addmm", "aten::bmm", "scaled_dot_product", "ate
 def main() -> None:
     """Measure, print and, if asked for, write."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--cells", type=int, default=8, help="made-up cells; of SNARE-seq eight times as many")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--cells", type=int, default=4, help="made-up cells; of SNARE-seq eight times as many")
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--child", choices=CASES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)

@@ -17,10 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import anndata
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from anndata import AnnData
-from measuring import leave_results, table
+from measuring import RESULTS, leave_results, table
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from sklearn.model_selection import train_test_split
 from sklearn.neighbors import KNeighborsClassifier
@@ -35,7 +36,7 @@ from epifoundation.tokenization.tokenization_epifoundation import content_order
 from epifoundation.training import AlignmentCollator, EpiFoundationTrainer, init_gene_bias, init_peak_embeddings
 
 DATA = Path(__file__).parent.parent / "examples" / "data" / "snare_cell_lines"
-LIMITS = (50, 100, 200, 400)
+LIMITS = (50, 100, 200, 400, 800)
 ALL = 12_000
 Choice = Callable[[np.ndarray, int], np.ndarray]
 
@@ -184,8 +185,37 @@ def report(found: dict[tuple[str, int], list[dict[str, float]]], arguments: argp
         "",
         *table(("peaks", "kept", "kNN accuracy", "balanced", "cosine to all", "CPU s"), rows),
     ]
+    lines += ["", "![accuracy, likeness and time by peaks kept](max_peaks.png)"]
+    if arguments.write:
+        draw(means)
     named = {f"{choice}, {limit}": mean for (choice, limit), mean in means.items()}
-    leave_results("max_peaks", "Fewer peaks per cell", {"runs": named}, lines, arguments.write)
+    words = f"--epochs {arguments.epochs} --write"
+    leave_results(
+        "max_peaks",
+        "Fewer peaks per cell",
+        {"runs": named},
+        lines,
+        arguments.write,
+        words,
+    )
+
+
+def draw(means: dict[tuple[str, int], dict[str, float]]) -> None:
+    """A curve for each choice, by the number of peaks kept."""
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
+    whole = means["all", ALL]
+    choices = list(dict.fromkeys(choice for choice, _ in means if choice != "all"))
+    panels = {"accuracy": "kNN accuracy", "cosine": "cosine to the embedding\nfrom all peaks", "seconds": "CPU s"}
+    for ax, (key, label) in zip(axes, panels.items(), strict=True):
+        for choice, style, mark in zip(choices, ("-", "--", "-.", ":"), "osv^", strict=True):
+            ax.plot(LIMITS, [means[choice, limit][key] for limit in LIMITS], style, marker=mark, label=choice)
+        ax.axhline(whole[key], color="black", linewidth=0.8)
+        ax.set(xscale="log", xlabel="peaks kept of a cell", ylabel=label)
+        ax.set_xticks(LIMITS, map(str, LIMITS))
+        ax.minorticks_off()
+    axes[0].legend(title="kept first", frameon=False, fontsize="small")
+    figure.suptitle("SNARE-seq cell lines, held-out cells; the black line is all peaks", fontsize="medium")
+    figure.savefig(RESULTS / "max_peaks.png", dpi=150)
 
 
 if __name__ == "__main__":

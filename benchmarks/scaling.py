@@ -1,6 +1,6 @@
 """How cost grows with cells, peaks per cell, size of the vocabulary and processes.
 
-    python benchmarks/scaling.py [--repeats 3] [--write]
+    python benchmarks/scaling.py [--repeats 2] [--write]
 
 An encoder 256 wide of 2 layers embeds made-up cells. Each curve varies one thing; its exponent b is that of the fitted
 cost = a * size^b (least squares of the logarithms), so 1 is proportional, 2 quadratic, 0 no growth. With processes the
@@ -27,9 +27,9 @@ from epifoundation.tokenization import PeakVocabulary
 
 # cells, peaks per cell, peaks of the vocabulary
 CURVES = {
-    "cells": [(count, 1_000, 100_000) for count in (16, 32, 64, 128)],
-    "peaks per cell": [(16, count, 100_000) for count in (500, 1_000, 2_000, 4_000, 8_000)],
-    "vocabulary": [(32, 1_000, count) for count in (30_000, 100_000, 300_000, 1_000_000)],
+    "cells": [(count, 1_000, 100_000) for count in (8, 16, 32, 64)],
+    "peaks per cell": [(4, count, 100_000) for count in (500, 1_000, 2_000, 4_000, 8_000)],
+    "vocabulary": [(16, 1_000, count) for count in (30_000, 100_000, 300_000, 1_000_000)],
 }
 PROCESSES = (1, 2)
 
@@ -37,7 +37,7 @@ PROCESSES = (1, 2)
 def main() -> None:
     """Measure, print and, if asked for, write."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
