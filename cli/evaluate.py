@@ -52,6 +52,19 @@ Holdout = Annotated[
 ]
 TestShare = Annotated[float, typer.Option(help="Share of the cells of each type, or of the batches, to hold out.")]
 TestBatches = Annotated[str, typer.Option(help="Batches to hold out by name, separated by commas.")]
+OnValidation = Annotated[
+    bool,
+    typer.Option(
+        "--on-validation",
+        help="Compare on a fifth of the training cells and leave those held out alone: for choosing settings.",
+    ),
+]
+NoTypes = Annotated[
+    str, typer.Option(help="Labels that name no cell type, separated by commas; such cells are left out.")
+]
+MaxCells = Annotated[
+    int | None, typer.Option(min=1, help="Draw so many of the cells, the same share of each type.", show_default="all")
+]
 Finetune = Annotated[bool, typer.Option("--finetune/--no-finetune", help="Fine-tune the models on the training cells.")]
 MinCells = Annotated[int, typer.Option(min=1, help="Leave out genes that fewer training cells express.")]
 PretrainSettings = Annotated[
@@ -84,6 +97,9 @@ def batch(
     holdout: Holdout = "cell",
     test_share: TestShare = 0.2,
     test_batches: TestBatches = "",
+    on_validation: OnValidation = False,
+    no_types: NoTypes = "",
+    max_cells: MaxCells = None,
     finetune: Finetune = True,
     min_cells_per_gene: MinCells = 20,
     pretrain_settings: PretrainSettings = None,
@@ -118,6 +134,9 @@ def annotation(
     holdout: Holdout = "cell",
     test_share: TestShare = 0.2,
     test_batches: TestBatches = "",
+    on_validation: OnValidation = False,
+    no_types: NoTypes = "",
+    max_cells: MaxCells = None,
     finetune: Finetune = True,
     min_cells_per_gene: MinCells = 20,
     pretrain_settings: PretrainSettings = None,
@@ -152,6 +171,9 @@ def expression(
     holdout: Holdout = "cell",
     test_share: TestShare = 0.2,
     test_batches: TestBatches = "",
+    on_validation: OnValidation = False,
+    no_types: NoTypes = "",
+    max_cells: MaxCells = None,
     finetune: Finetune = True,
     min_cells_per_gene: MinCells = 20,
     pretrain_settings: PretrainSettings = None,
@@ -184,6 +206,9 @@ def ablation(
     holdout: Holdout = "cell",
     test_share: TestShare = 0.2,
     test_batches: TestBatches = "",
+    on_validation: OnValidation = False,
+    no_types: NoTypes = "",
+    max_cells: MaxCells = None,
     min_cells_per_gene: MinCells = 20,
     pretrain_settings: PretrainSettings = None,
     finetune_settings: FinetuneSettings = None,

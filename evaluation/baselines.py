@@ -212,16 +212,18 @@ def required(module: str, extra: str) -> ModuleType:
     """An optional library.
 
     Raises:
-        ImportError: if it is not there or does not work, with the command that installs it.
+        ImportError: if it is not there, with the command that installs it; or if it does not work, with the reason.
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        if error.name == "pkg_resources":  # setuptools no longer brings it; h5sparse, which pyliger needs, imports it
-            raise ImportError(f'{module} needs an older setuptools: pip install "setuptools<81"') from error
-        raise ImportError(
-            f'this method needs {module}, which is not installed: pip install "epifoundation[{extra}]"'
-        ) from error
+        if error.name == module:
+            reason = f'which is not installed: pip install "epifoundation[{extra}]"'
+        elif error.name == "pkg_resources":  # setuptools no longer brings it; h5sparse, which pyliger needs, imports it
+            reason = 'and that an older setuptools: pip install "setuptools<81"'
+        else:
+            reason = f"which is installed but cannot be imported: {error}"
+        raise ImportError(f"this method needs {module}, {reason}") from error
 
 
 @contextlib.contextmanager

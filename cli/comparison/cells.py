@@ -101,6 +101,7 @@ def read_data(
     label_key: str = "cell_type",
     batch_key: str | None = None,
     genome: str = "hg38",
+    no_types: Sequence[str] = (),
 ) -> EvaluationData:
     """Read cells from an .h5ad, an .h5mu, or a folder of tokenised cells; those without a cell type are left out.
 
@@ -110,16 +111,33 @@ def read_data(
         label_key: column of the cell types.
         batch_key: column of the batches; by default all cells are one batch.
         genome: of the peaks; a folder of tokenised cells knows its own.
+        no_types: labels that name no cell type, such as "unassigned".
 
     Raises:
         FileNotFoundError: if something is not there.
-        ValueError: if a file cannot be used, a column is missing, or no cell has a type.
+        ValueError: if a file cannot be used, a column or a label is missing, or no cell has a type.
     """
     data = _from_folder(path) if path.is_dir() else _from_files(path, rna, label_key, batch_key, genome)
-    is_known = np.array([bool(name) for name in data.cell_types])
+    absent = sorted(set(no_types) - set(data.cell_types))
+    if absent:
+        raise ValueError(
+            f"no cell of {path} is labelled {', '.join(absent)}: there are {', '.join(sorted(set(data.cell_types)))}"
+        )
+    is_known = np.array([bool(name) and name not in no_types for name in data.cell_types])
     if not is_known.any():
         raise ValueError(f"no cell of {path} has a cell type in {label_key!r}")
     return data if is_known.all() else data.rows(is_known)
+
+
+def drawn(data: EvaluationData, max_cells: int) -> EvaluationData:
+    """At most so many of the cells, the same share of each type; the same ones at every call.
+
+    Raises:
+        ValueError: if these are too few to leave each type a cell.
+    """
+    if data.num_cells <= max_cells:
+        return data
+    return data.rows(held_out(data, "cell", max_cells / data.num_cells, seed=0)[1])
 
 
 def held_out(

@@ -10,7 +10,7 @@ import numpy as np
 
 from epifoundation.evaluation.classification import mean_probabilities
 from epifoundation.evaluation.comparison_plots import (
-    plot_confidence,
+    plot_confidences,
     plot_embedding_grid,
     plot_gene_correlations,
     plot_metric_bars,
@@ -62,15 +62,11 @@ def _embedding_figures(comparison: Comparison, arrays: dict[str, dict[str, np.nd
 
 
 def _annotation_figures(comparison: Comparison, arrays: dict[str, dict[str, np.ndarray]]) -> dict[str, Any]:
-    from matplotlib.figure import Figure
-
-    truth = comparison.splits[0].test.cell_types
-    size = 2.4 + 0.24 * len(set(truth))
-    figure = Figure(figsize=((size + 1.6) * len(arrays), size + 0.8), layout="constrained")
-    for (title, saved), ax in zip(arrays.items(), figure.subplots(1, len(arrays), squeeze=False)[0], strict=True):
-        means, rows = mean_probabilities(truth, saved["probabilities"], saved["types"].tolist())
-        plot_confidence(means, rows, saved["types"].tolist(), ax, title)
-    return {"confidence": figure}
+    truth, maps = comparison.splits[0].test.cell_types, {}
+    for title, saved in arrays.items():
+        types = saved["types"].tolist()
+        maps[title] = (*mean_probabilities(truth, saved["probabilities"], types), types)
+    return {"confidence": plot_confidences(maps)}
 
 
 def _expression_figures(comparison: Comparison, arrays: dict[str, dict[str, np.ndarray]]) -> dict[str, Any]:
@@ -80,7 +76,7 @@ def _expression_figures(comparison: Comparison, arrays: dict[str, dict[str, np.n
     levels = np.asarray(split.levels[split.test_rows].mean(axis=0)).ravel()
     is_expressed = levels > 0  # the axis is logarithmic
     correlations = {title: saved["pearson"][is_expressed] for title, saved in arrays.items()}
-    figure = Figure(figsize=(7.5, 4.8), layout="constrained")
+    figure = Figure(figsize=(9, 4.8), layout="constrained")
     plot_gene_correlations(levels[is_expressed], correlations, figure.subplots())
     return {"genes": figure}
 

@@ -46,10 +46,8 @@ _OPTIMISATION: dict[str, object] = {
     "warmup_steps": 0.1,
     "weight_decay": 0.0,
     "per_device_train_batch_size": 16,
-    "num_train_epochs": 6,
     "save_total_limit": 1,
     "curves": False,
-    "freeze_peak_table": True,
     "max_peaks": 400,
 }
 _SIZES: dict[str, object] = {
@@ -62,16 +60,27 @@ _SIZES: dict[str, object] = {
     "pooling": "mean",
     "init_peak_embeddings": "lsi",
 }
-# Of the small model that is trained in minutes on a CPU: those of examples/quickstart.py.
+_GENES: dict[str, object] = {"max_genes": 2_000, "num_eval_genes": 500, "freeze_peak_table": True}
+# Of the small model that is trained in minutes on a CPU, for data of any size. They were chosen on validation cells
+# of three data sets: benchmarks/results/evaluate_settings.md. The peak table starts from the LSI of the training cells.
+# Genes leave it as it is; types train it further, for few epochs and on all training cells, as the best of many
+# epochs by a tenth of few cells is a matter of chance.
 SMALL: dict[str, dict[str, object]] = {
-    "pretrain": _OPTIMISATION
-    | _SIZES
-    | {"max_genes": 2_000, "num_eval_genes": 500, "use_gene_bias": True, "whiten_cells": True},
-    "classification": _OPTIMISATION | {"load_best_model_at_end": True, "metric_for_best_model": "macro_f1"},
+    "pretrain": _OPTIMISATION | _SIZES | _GENES | {"num_train_epochs": 6, "use_gene_bias": True, "whiten_cells": True},
+    "classification": _OPTIMISATION
+    | {"num_train_epochs": 3, "freeze_peak_table": False, "validation_share": 0, "eval_strategy": "no"},
     "expression": _OPTIMISATION
-    | {"max_genes": 2_000, "num_eval_genes": 500, "gene_draw": "uniform"}
-    | {"load_best_model_at_end": True, "metric_for_best_model": "mse"},
+    | _GENES
+    | {"learning_rate": 3e-3, "gene_draw": "uniform", "load_best_model_at_end": True, "metric_for_best_model": "mse"},
 }
+CELLS_FOR_EXPRESSION, FEWEST_EPOCHS = 11_000, 4  # of all epochs together: few cells are seen more often
+
+
+def small_options(kind: str, num_cells: int) -> dict[str, object]:
+    """The small settings of a run ("pretrain", "classification", "expression") on so many training cells."""
+    if kind != "expression":
+        return SMALL[kind]
+    return SMALL[kind] | {"num_train_epochs": max(FEWEST_EPOCHS, round(CELLS_FOR_EXPRESSION / num_cells))}
 
 
 class SplitModels:
@@ -146,7 +155,8 @@ class SplitModels:
     def _run(self, kind: str, given: Mapping[str, object] | None = None) -> str:
         output = self.folder / kind
         options_class, run = RUNS[kind]
-        words = [str(self.settings[kind])] if kind in self.settings else words_of(SMALL[kind])
+        small = small_options(kind, self.train.num_cells)
+        words = [str(self.settings[kind])] if kind in self.settings else words_of(small)
         options = {**(given or {}), **self.extra.get(kind, {}), "seed": self.seed, "disable_tqdm": True}
         options["dataloader_pin_memory"] = torch.cuda.is_available()  # it warns where there is nothing to pin for
         words += words_of({**options, "data": self._cells(), "output_dir": output})

@@ -7,7 +7,7 @@ from typing import Any
 from epifoundation.evaluation.baselines import Baseline, chosen
 from epifoundation.evaluation.result_store import digest_of
 
-from .cells import EvaluationData, read_data
+from .cells import EvaluationData, drawn, read_data
 from .models import SCRATCH, SplitModels
 from .runs import Options, Split, usable
 
@@ -75,13 +75,17 @@ def request_of(given: Mapping[str, Any]) -> Request:
         label_key=given["label_key"],
         batch_key=given["batch_key"],
         genome=given["genome"],
+        no_types=_listed(given["no_types"]),
     )
+    if given["max_cells"] is not None:
+        data = drawn(data, given["max_cells"])
     options = Options(
         output=given["output"],
         seeds=[int(seed) for seed in seeds],
         holdout=given["holdout"],
         share=given["test_share"],
         test_batches=_listed(given["test_batches"]),
+        on_validation=given["on_validation"],
         min_cells_per_gene=given["min_cells_per_gene"],
         settings={name: path for name, path in settings.items() if path is not None},
         method_options={} if epochs is None else {name: {"epochs": epochs} for name in WITH_EPOCHS},

@@ -17,7 +17,9 @@ from epifoundation.evaluation.measuring import measured
 from epifoundation.evaluation.result_store import Result, ResultStore, digest_of
 
 from .cells import EvaluationData, held_out
+from .models import SMALL
 
+VALIDATION_SHARE = 0.2
 Scores = tuple[dict[str, float], dict[str, np.ndarray]]
 
 
@@ -31,6 +33,7 @@ class Options:
         holdout: see `held_out`.
         share: see `held_out`.
         test_batches: see `held_out`.
+        on_validation: compare on a fifth of the training cells of each type, and leave the cells held out alone.
         min_cells_per_gene: genes expressed in fewer training cells are left out.
         settings: see `SplitModels`.
         method_options: name of a method -> its further arguments.
@@ -41,6 +44,7 @@ class Options:
     holdout: str = "cell"
     share: float = 0.2
     test_batches: Sequence[str] = ()
+    on_validation: bool = False
     min_cells_per_gene: int = 20
     settings: Mapping[str, Path] = field(default_factory=dict)
     method_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -48,6 +52,8 @@ class Options:
     def split_words(self) -> str:
         """How cells are held out, for a reader."""
         seeds = f"{len(self.seeds)} seed{'s' if len(self.seeds) > 1 else ''}"
+        if self.on_validation:
+            return f"validation: {VALIDATION_SHARE:.0%} of the training cells of each type, {seeds}"
         if self.holdout == "split":
             return f"the divisions of the data, {seeds}"
         if self.test_batches:
@@ -142,6 +148,8 @@ class Results(NamedTuple):
 def split_of(data: EvaluationData, options: Options, seed: int) -> Split:
     """The split of a seed."""
     train, test = held_out(data, options.holdout, options.share, seed, options.test_batches)
+    if options.on_validation:
+        train, test = (train[rows] for rows in held_out(data.rows(train), "cell", VALIDATION_SHARE, seed))
     return Split(seed, data, train, test)
 
 
@@ -165,7 +173,7 @@ def run_jobs(
 ) -> Results:
     """Results of all methods and seeds; finished ones are taken from the store.
 
-    A method that cannot be used on these data is left out with a warning.
+    A method that cannot be used on these data, or whose library does not work, is left out with a warning.
 
     Raises:
         ValueError: if no method is left.
@@ -181,7 +189,7 @@ def run_jobs(
                 try:
                     result = _result(store, job, split, data_digest, options, task, score)
                     by_method.setdefault(job.method, []).append(result)
-                except ValueError as error:
+                except (ValueError, ImportError) as error:
                     left_out[job.title] = str(error)
                     warnings.warn(f"{job.title} is left out: {error}", stacklevel=2)
             progress.update()
@@ -223,7 +231,7 @@ def _digest(job: Job, split: Split, data_digest: str, options: Options, task: st
         test=digest_of(rows=split.test_rows.tolist()),
         min_cells_per_gene=options.min_cells_per_gene,
         genes=split.gene_names,
-        settings=contents,
+        settings=SMALL | contents,
         method_options=options.method_options.get(job.method, {}),
     )
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from epifoundation.dataset_builders.genome.gene_coordinates import positions_of
 from epifoundation.evaluation.baselines import ANNOTATORS, EMBEDDINGS, EXPRESSION, TypeProbabilities
 from epifoundation.evaluation.checks import checked_embedding
 from epifoundation.evaluation.classification import classification_scores
 from epifoundation.evaluation.clustering import RESOLUTIONS
 from epifoundation.evaluation.embedding_metrics import EMBEDDING_METRICS, embedding_metrics
 from epifoundation.evaluation.expression import expression_scores
-from epifoundation.evaluation.gene_activity import positions_of
 from epifoundation.inference import load_tokenizer
 
 from .cells import expressed_genes, levels_of

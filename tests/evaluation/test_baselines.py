@@ -5,7 +5,6 @@ import pytest
 import torch
 from scipy.sparse import csr_matrix
 
-from epifoundation.evaluation import baselines
 from epifoundation.evaluation.baselines import (
     ANNOTATORS,
     EMBEDDINGS,
@@ -61,12 +60,20 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(monkeypatc
     with pytest.raises(ImportError, match=r'not_there_at_all.*pip install "epifoundation\[baselines\]"'):
         required("not_there_at_all", "baselines")
 
-    def without_pkg_resources(name):
-        raise ModuleNotFoundError(f"for {name}", name="pkg_resources")
 
-    monkeypatch.setattr(baselines.importlib, "import_module", without_pkg_resources)
-    with pytest.raises(ImportError, match=r'pip install "setuptools<81"'):
-        required("pyliger", "baselines-gpl")
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("import pkg_resources_that_is_gone", "is installed but cannot be imported: No module named 'pkg_resources_th"),
+        ("raise ImportError('needs bokeh')", "half_installed, which is installed but cannot be imported: needs bokeh"),
+        ("raise ImportError('gone', name='pkg_resources')", r'an older setuptools: pip install "setuptools<81"'),
+    ],
+)
+def test_a_library_that_does_not_work_says_why(line, reason, tmp_path, monkeypatch):
+    (tmp_path / "half_installed.py").write_text(line)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportError, match=reason):
+        required("half_installed", "baselines")
 
 
 def test_libraries_leave_the_seeds_of_the_caller_alone():

@@ -5,6 +5,7 @@ import pytest
 
 from epifoundation.evaluation.comparison_plots import (
     plot_confidence,
+    plot_confidences,
     plot_embedding_grid,
     plot_gene_correlations,
     plot_metric_bars,
@@ -23,16 +24,24 @@ def visible(figure):
     return [ax for ax in figure.axes if ax.get_visible()]
 
 
-def test_a_column_per_method_and_rows_of_types_and_batches():
+def test_a_panel_per_method_for_types_and_one_below_for_batches():
     points = np.random.default_rng(0).random((6, 2))
-    grid = {"LSI": points, "ours, fine-tuned": points + 1}
+    grid = {"LSI": points, "ours (small), fine-tuned": points + 1}
     figure = drawn(plot_embedding_grid(grid, list("TTBBTB"), list("aabbab")))
-    assert [ax.get_title() for ax in figure.axes] == ["LSI", "ours\nfine-tuned", "", ""]
+    assert [ax.get_title() for ax in figure.axes] == ["LSI", "ours\n(small)\nfine-tuned", "", ""]
     assert [ax.get_xlabel() for ax in figure.axes] == ["", "", "UMAP 1", "UMAP 1"]
-    assert [ax.get_ylabel() for ax in figure.axes] == ["UMAP 2", "", "UMAP 2", ""]
+    assert [ax.get_ylabel() for ax in figure.axes] == ["cell type\nUMAP 2", "", "batch\nUMAP 2", ""]
     texts = [text.get_text() for ax in (figure.axes[1], figure.axes[3]) for text in ax.get_legend().get_texts()]
     assert texts == ["B (3)", "T (3)", "a (3)", "b (3)"]
     assert len(drawn(plot_embedding_grid(grid, list("TTBBTB"), ["all"] * 6)).axes) == 2
+
+
+def test_a_fifth_method_goes_below_the_first():
+    points = np.random.default_rng(0).random((6, 2))
+    figure = drawn(plot_embedding_grid({f"m{i}": points for i in range(5)}, list("TTBBTB"), list("aabbab")))
+    shown = {ax.get_title(): ax.get_subplotspec().get_geometry() for ax in visible(figure) if ax.get_title()}
+    assert [place[2] for place in shown.values()] == [0, 1, 2, 3, 8]  # of 4 x 4
+    assert len(visible(figure)) == 10
 
 
 def test_confidence_is_written_into_the_heat_map():
@@ -40,6 +49,13 @@ def test_confidence_is_written_into_the_heat_map():
     drawn(ax.figure)
     assert [text.get_text() for text in ax.texts] == ["0.9", "0.1", "1.0"]
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted type", "true type")
+
+
+def test_confidences_share_a_scale():
+    values = np.array([[0.9, 0.1], [0.04, 0.96]])
+    figure = drawn(plot_confidences({name: (values, ["T", "B"], ["T", "B"]) for name in ("a", "b", "c")}))
+    assert [ax.get_title() for ax in visible(figure)] == ["a", "b", "c", ""]
+    assert visible(figure)[-1].get_ylabel() == "mean predicted probability"
 
 
 def test_medians_of_correlations_by_level():

@@ -7,7 +7,7 @@ from epifoundation.dataset_builders import save_cells, split_cells
 from epifoundation.dataset_builders.tokenized.paired_cells import paired_cells
 from epifoundation.tokenization import GeneVocabulary, PeakTokenizer, PeakVocabulary
 from epifoundation.training import expression_levels
-from epifoundation_cli.comparison.cells import expressed_genes, held_out, levels_of, read_data
+from epifoundation_cli.comparison.cells import drawn, expressed_genes, held_out, levels_of, read_data
 
 from ..evaluation_cells import GENES, peak_names, write_cells
 
@@ -67,6 +67,19 @@ def test_cells_without_a_type_are_left_out(files, tmp_path):
     assert found.num_cells == 118
     assert "c1" not in found.barcodes
     assert set(found.batches) == {"all"}
+
+
+def test_labels_that_name_no_type_are_left_out(files):
+    assert set(read_data(files[0], no_types=["B"]).cell_types) == {"T"}
+    with pytest.raises(ValueError, match=r"no cell of .* is labelled X: there are B, T"):
+        read_data(files[0], no_types=["X"])
+
+
+def test_the_same_share_of_each_type_is_drawn(data):
+    some = drawn(data, 30)
+    assert [(some.cell_types == name).sum() for name in ("T", "B")] == [15, 15]
+    assert some.barcodes.tolist() == drawn(data, 30).barcodes.tolist()
+    assert drawn(data, 120) is data
 
 
 def test_wrong_keys_are_explained(files):

@@ -36,6 +36,12 @@ def test_all_methods_see_the_same_division(data, options):
     assert len(split.test_rows) == 24
 
 
+def test_settings_are_chosen_without_a_look_at_the_cells_held_out(data, options):
+    split, chosen = (split_of(data, dataclasses.replace(options, on_validation=on), 0) for on in (False, True))
+    assert set(chosen.train_rows) | set(chosen.test_rows) == set(split.train_rows)
+    assert (len(chosen.train_rows), len(chosen.test_rows)) == (76, 20)  # of 96, a fifth of each type
+
+
 def test_finished_results_are_not_computed_again(data, options):
     calls = []
 
@@ -59,9 +65,10 @@ def test_finished_results_are_not_computed_again(data, options):
     assert calls == [0, "interrupted", 1, 0, 1]  # other options, other results
 
 
-def test_a_method_that_cannot_be_used_is_left_out_with_a_warning(data, options):
+@pytest.mark.parametrize("kind", [ValueError, ImportError])
+def test_a_method_that_cannot_be_used_is_left_out_with_a_warning(kind, data, options):
     def refuse():
-        raise ValueError("needs two batches")
+        raise kind("needs two batches")
 
     def jobs(split):
         return [Job("harmony", "Harmony", refuse, ""), Job("pca", "PCA", lambda: np.ones((24, 2)), "")]
@@ -99,6 +106,7 @@ def test_what_is_not_installed_is_left_out_or_refused():
         ({}, "held out: 20% of the cells of each type, 2 seeds"),
         ({"seeds": (3,), "holdout": "batch"}, "held out: 20% of the batches, 1 seed"),
         ({"test_batches": ["a", "b"]}, "held out: the batches a, b, 2 seeds"),
+        ({"on_validation": True}, "validation: 20% of the training cells of each type, 2 seeds"),
         ({"holdout": "split"}, "the divisions of the data, 2 seeds"),
     ],
 )
