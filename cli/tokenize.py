@@ -157,8 +157,10 @@ def tokenize(
             raise ValueError("bulk samples have peaks of their own each: name common ones by --tokenizer")
         report = tokenize_bed_files(labels, path, output, **shared)
     else:
+        atac, rna_file = _files(path, rna, subset)
         report = tokenize_files(
-            *_files(path, rna, subset),
+            atac,
+            rna_file,
             output,
             genome=genome,
             min_cells_per_peak=min_cells_per_peak,
@@ -166,8 +168,7 @@ def tokenize(
             allow_float_counts=allow_float_counts,
             atac_modality=atac_modality,
             rna_modality=rna_modality,
-            **shared,
-            **_keys(keys, is_mini_atlas=subset is not None),
+            **(shared | _keys(keys, is_mini_atlas=subset is not None)),
         )
     typer.echo("\n".join([*_lines(report), f"{output}: {report.pairing.num_cells:,} cells tokenised"]))
 

@@ -105,22 +105,18 @@ class EpiFoundationForCombinedObjectives(EpiFoundationForPeakToGeneAlignment):
         """
         kwargs["return_dict"] = True
         of_cells = {"attention_mask": attention_mask, **kwargs}
-        num_items: list[Any] = [None]
-        is_training_batch = labels is not None and replaced_labels is not None and masked_labels is not None
-        if is_training_batch:
-            num_items = items_of_each(num_items_in_batch, (labels, replaced_labels, masked_labels))
-        aligned = super().forward(
-            input_ids,
-            chromosome_ids,
-            gene_ids=gene_ids,
-            gene_chromosome_ids=gene_chromosome_ids,
-            batch_ids=batch_ids,
-            labels=labels,
-            num_items_in_batch=num_items[0],
-            **of_cells,
-        )
-        if not is_training_batch:
-            return EpiFoundationCombinedOutput(**aligned)
+        genes: dict[str, Any] = {
+            "gene_ids": gene_ids,
+            "gene_chromosome_ids": gene_chromosome_ids,
+            "batch_ids": batch_ids,
+            "labels": labels,
+        }
+        if labels is None or replaced_labels is None or masked_labels is None:
+            genes["num_items_in_batch"] = num_items_in_batch
+            return EpiFoundationCombinedOutput(**super().forward(input_ids, chromosome_ids, **of_cells, **genes))
+        num_items = items_of_each(num_items_in_batch, (labels, replaced_labels, masked_labels))
+        genes["num_items_in_batch"] = num_items[0]
+        aligned = super().forward(input_ids, chromosome_ids, **of_cells, **genes)
         replaced = self.epifoundation(replaced_input_ids, replaced_chromosome_ids, **of_cells).last_hidden_state
         replaced_logits = self.discriminator(replaced)
         of_replaced = binary_cross_entropy(replaced_logits, replaced_labels, num_items[1])

@@ -68,6 +68,7 @@ class EpiFoundationForContrastiveAlignment(EpiFoundationPreTrainedModel):
 
     _auto_class = "AutoModelForContrastiveAlignment"  # Transformers has none; the name only makes it copy the code
     _keys_to_ignore_on_load_unexpected = OF_GENES + OF_CLASSIFIER + OF_SELF_SUPERVISION
+    typical_gene_counts: Tensor | None
 
     def __init__(self, config: EpiFoundationConfig) -> None:
         super().__init__(config)

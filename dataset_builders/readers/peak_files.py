@@ -13,13 +13,12 @@ __all__ = ["ENTRIES_PER_BLOCK", "PeakFile", "PeakSource", "PeakTable", "open_pea
 
 
 class PeakSource(Protocol):
-    """What `PeakFile` and `PeakTable` have in common.
+    """What `PeakFile` and `PeakTable` have in common."""
 
-    Attributes:
-        num_cells: number of rows.
-    """
-
-    num_cells: int
+    @property
+    def num_cells(self) -> int:
+        """Number of rows."""
+        ...
 
     @property
     def cell_names(self) -> list[str]:

@@ -20,8 +20,10 @@ from transformers import (
 from epifoundation import (
     EpiFoundationConfig,
     EpiFoundationForBatchCorrection,
+    EpiFoundationForBulkClassification,
     EpiFoundationForCellClassification,
     EpiFoundationForCellClustering,
+    EpiFoundationForCombinedObjectives,
     EpiFoundationForContrastiveAlignment,
     EpiFoundationForExpressionImputation,
     EpiFoundationForExpressionPrediction,
@@ -46,6 +48,8 @@ AUTO_CLASSES = {
     EpiFoundationForBatchCorrection: None,
     EpiFoundationForContrastiveAlignment: None,
     EpiFoundationForExpressionImputation: None,
+    EpiFoundationForCombinedObjectives: None,
+    EpiFoundationForBulkClassification: None,
 }
 GENE_ENCODER = {"model_type": "bert", "vocab_size": 7, "hidden_size": 8, "num_hidden_layers": 1,
                 "num_attention_heads": 2, "intermediate_size": 8, "max_position_embeddings": 9}  # fmt: skip
@@ -96,7 +100,7 @@ def tokenizer():
 def folders(make_model, tokenizer, tmp_path_factory):
     """A folder of each class, with its tokenizer."""
     sizes = {"vocab_size": len(PEAKS) + 4, "gene_vocab_size": 3 + 4, "num_chromosomes": 28, "num_batches": 2}
-    sizes["gene_encoder"] = GENE_ENCODER
+    sizes |= {"gene_encoder": GENE_ENCODER, "assay_names": ["ATAC", "DNase"]}
     saved = {}
     for model_class in AUTO_CLASSES:
         saved[model_class] = tmp_path_factory.mktemp(model_class.__name__)
