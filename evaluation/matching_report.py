@@ -144,7 +144,8 @@ def matching_report(
     }
     sides = [(ATAC, atac.embeddings, labels[0]), (RNA, rna.embeddings, labels[1])]
     directions = (sides[::-1], sides) if has_labels else ()
-    mixing = modality_mixing(*(_sample(cells, generator).embeddings for cells in (atac, rna)), num_neighbors)
+    some, some_rna = (_sample(cells, generator).embeddings for cells in (atac, rna))
+    mixing = modality_mixing(some, some_rna, num_neighbors)
     transfers = tuple(_transfer(source, target, num_neighbors, generator) for source, target in directions)
     return MatchingReport({**(facts or {}), **all_facts}, pairs, shuffled, mixing, transfers)
 
