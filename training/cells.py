@@ -102,8 +102,8 @@ def tokenizer_of_run(options: RunOptions, model: str | None, needs_genes: bool) 
                 f"the cells in {options.data} were tokenised with other peaks than those of {folder}: tokenise them "
                 "with that tokenizer"
             )
-        if tokenizer.genes is None:
-            return _refuse_without_genes(of_data, options.data) if needs_genes else tokenizer
+        if needs_genes and tokenizer.genes is None:
+            tokenizer = PeakTokenizer(tokenizer.vocabulary, of_data.genes, max_peaks=tokenizer.max_peaks)
         if needs_genes and _genes(of_data) != _genes(tokenizer):
             raise ValueError(
                 f"the genes of {options.data} are not those of {folder}: prepare the cells with the latter"

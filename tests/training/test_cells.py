@@ -7,7 +7,7 @@ from datasets import ClassLabel, Dataset, DatasetDict
 
 from epifoundation import PeakTokenizer
 from epifoundation.dataset_builders.tokenized.stored_cells import save_cells
-from epifoundation.tokenization import PeakVocabulary
+from epifoundation.tokenization import GeneVocabulary, PeakVocabulary
 from epifoundation.training.cells import (
     cells_of_known_type,
     check_ids,
@@ -110,10 +110,20 @@ def test_a_tokenizer_that_does_not_fit_is_refused(
         tokenizer_of_run(options, str(tmp_path), needs_genes=False)
     with pytest.raises(ValueError, match=r"input_ids up to .*, the tokenizer has ids below 6"):
         check_ids(cells, other)
-    PeakTokenizer(tokenizer.vocabulary).save_pretrained(tmp_path)
-    assert tokenizer_of_run(options, str(tmp_path), needs_genes=False).genes is None
+    genes = GeneVocabulary(["A"], [""], ["chr1"])
+    PeakTokenizer(tokenizer.vocabulary, genes).save_pretrained(tmp_path)
+    assert tokenizer_of_run(options, str(tmp_path), needs_genes=False).genes is not None
     with pytest.raises(ValueError, match=r"the genes of .* are not those of"):
         tokenizer_of_run(options, str(tmp_path), needs_genes=True)
+
+
+def test_a_model_without_genes_takes_those_of_the_data(
+    options: RunOptions, tokenizer: PeakTokenizer, tmp_path: Path
+) -> None:
+    PeakTokenizer(tokenizer.vocabulary, max_peaks=7).save_pretrained(tmp_path)
+    assert tokenizer_of_run(options, str(tmp_path), needs_genes=False).genes is None
+    found = tokenizer_of_run(options, str(tmp_path), needs_genes=True)
+    assert (found.genes.symbols, found.max_peaks) == (tokenizer.genes.symbols, 7)
 
 
 @pytest.mark.parametrize("name", ["nowhere", "./a/b", "/no/such/folder"])
