@@ -25,6 +25,8 @@ ALIGNED = {"EpiFoundationForContrastiveAlignment", "EpiFoundationForExpressionIm
 
 def finetune_contrastive(options: ContrastiveOptions, args: RunArguments) -> dict[str, Any]:
     """Bring RNA and ATAC of the same cell together; see `run_objective` for what is left, returned and raised."""
+    # Among few cells a match is found more easily: both losses are to be of equally many.
+    args.per_device_eval_batch_size = args.per_device_train_batch_size
 
     def build(tokenizer: PeakTokenizer, cells: Cells, is_fresh: bool) -> Objective:
         model = _two_towers(options, tokenizer)

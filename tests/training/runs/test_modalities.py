@@ -16,6 +16,7 @@ from epifoundation import (
     PeakTokenizer,
 )
 from epifoundation.dataset_builders.tokenized.gene_ranks import typical_gene_counts
+from epifoundation.training.contrastive import ContrastiveCollator
 from epifoundation.training.options import ContrastiveOptions, ImputationOptions, PretrainOptions, read_options
 from epifoundation.training.runs import finetune_contrastive, finetune_imputation, pretrain
 
@@ -57,6 +58,19 @@ def test_alignment_keeps_what_inference_needs(
     train = cells.select([i for i in range(len(cells)) if i not in held_out])
     expected = torch.from_numpy(typical_gene_counts(train, NUM_GENES + 4)).float()
     assert torch.equal(model.typical_gene_counts, expected)
+
+
+def test_held_out_cells_are_told_from_as_many_others_as_in_training(
+    data_folder: Path, pretrained: Path, cells: Dataset, tokenizer: PeakTokenizer, tmp_path: Path
+) -> None:
+    options = {"per_device_train_batch_size": 24, "validation_share": 0.6, "max_peaks": 80}
+    record = align(data_folder, pretrained, tmp_path, use_typical_gene_counts="false", **options)
+    model = EpiFoundationForContrastiveAlignment.from_pretrained(tmp_path).eval()
+    held_out = np.sort(np.random.default_rng(42).permutation(len(cells))[:18])
+    collator = ContrastiveCollator(tokenizer, max_genes=16, deterministic=True)
+    with torch.no_grad():
+        loss = model(**collator([cells[int(i)] for i in held_out])).loss
+    assert record["metrics"]["eval_loss"] == pytest.approx(loss.item(), rel=1e-4)
 
 
 def test_genes_can_be_ranked_by_their_counts_alone(data_folder: Path, pretrained: Path, tmp_path: Path) -> None:
