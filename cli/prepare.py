@@ -1,5 +1,6 @@
 """``epifoundation prepare``: from raw files to tokenised cells."""
 
+from contextlib import nullcontext, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -129,7 +130,8 @@ def prepare(
         )
     except ImportError as error:  # of an extra; its message says how to install it
         raise ValueError(str(error)) from error
-    _draw(samples, output, settings.filters)
+    with suppress(OSError) if report.failed else nullcontext():  # what went wrong first is what matters
+        _draw(samples, output, settings.filters)
     if not quiet:
         typer.echo("\n".join([*missing_parts(genome, blacklist), *_lines(report)]))
     for sample, reason in report.failed.items():
@@ -164,13 +166,16 @@ def _draw(samples: "list[Sample]", output: Path, filters: "QualityFilters") -> N
     """A figure beside the quality of each sample of fragments."""
     from epifoundation.dataset_builders.curation.preparation import QUALITY
     from epifoundation.dataset_builders.curation.sample_preparation import read_quality
+    from epifoundation.dataset_builders.matrices.full_disk import full_disk_explained
     from epifoundation.evaluation.quality_plots import plot_quality
+    from epifoundation.inference.output import new_file
 
     for sample in samples:
         folder = output / QUALITY / sample.name
         if sample.has_fragments and folder.is_dir():
-            figure = plot_quality(read_quality(folder), filters, sample.name)
-            figure.savefig(output / QUALITY / f"{sample.name}.png", dpi=150)
+            target = output / QUALITY / f"{sample.name}.png"
+            with full_disk_explained(target), new_file(target, overwrite=True) as partial:
+                plot_quality(read_quality(folder), filters, sample.name).savefig(partial, format="png", dpi=150)
 
 
 def _lines(report: "PreparationReport") -> list[str]:

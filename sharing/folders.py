@@ -8,7 +8,7 @@ from typing import Literal
 
 from .cards import CARD_FILE, write_card
 from .checksums import CHECKSUMS_FILE, write_checksums
-from .records import ABOUT_FILE, RUN_FILE, TOKENIZED_FILE, read_json
+from .records import ABOUT_FILE, PREPARED_FILE, RUN_FILE, TOKENIZED_FILE, read_json
 
 Kind = Literal["model", "dataset"]
 
@@ -25,7 +25,7 @@ MODEL_FILES = (
     *TOKENIZER_FILES,
     *SHARED_FILES,
 )
-DATASET_FILES = ("*.parquet", "data/*.parquet", *TOKENIZER_FILES, *SHARED_FILES)
+DATASET_FILES = ("*.parquet", "data/*.parquet", PREPARED_FILE, *TOKENIZER_FILES, *SHARED_FILES)
 
 
 def kind_of(folder: Path) -> Kind:
@@ -80,17 +80,17 @@ def complete_checkpoint(folder: Path, cells: Path | None = None, *, renew_card: 
     return _complete(folder, renew_card)
 
 
-def complete_dataset(folder: Path) -> list[str]:
-    """Likewise for a folder of tokenised cells."""
-    return _complete(folder, renew_card=False)
+def complete_dataset(folder: Path, *, name: str | None = None, renew_card: bool = False) -> list[str]:
+    """Likewise for a folder of tokenised cells; `name` is the title of a new card."""
+    return _complete(folder, renew_card, name)
 
 
-def _complete(folder: Path, renew_card: bool) -> list[str]:
+def _complete(folder: Path, renew_card: bool, name: str | None = None) -> list[str]:
     kind = kind_of(folder)
     if any(folder.glob("*_epifoundation.py")) and not (folder / LICENSE_FILE).exists():
         (folder / LICENSE_FILE).write_text(_licence_of_code(), encoding="utf-8")
     if renew_card or not (folder / CARD_FILE).exists():
-        write_card(folder, kind)
+        write_card(folder, kind, name=name)
     write_checksums(folder, contents(folder))
     return contents(folder)
 

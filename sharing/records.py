@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-RUN_FILE, TOKENIZED_FILE, ABOUT_FILE = "run.json", "tokenized.json", "about.yaml"
+RUN_FILE, TOKENIZED_FILE, PREPARED_FILE, ABOUT_FILE = "run.json", "tokenized.json", "prepared.json", "about.yaml"
 ABOUT_KEYS = {
     "name": "title of the card",
     "description": "what it is, in a sentence or two",
@@ -38,6 +38,16 @@ OF_TOKENIZED: dict[str, type | tuple[type, ...]] = {
     "num_cells_of_split": dict,
     "split": dict,
 }
+OF_PREPARED: dict[str, type | tuple[type, ...]] = {
+    "genome": str,
+    "quality_control": dict,
+    "least_number_of_fragments": int,
+    "resolution": (int, float),
+    "seed": int,
+    "not_measured": list,
+    "samples": dict,
+}
+OF_SAMPLE: dict[str, type | tuple[type, ...]] = {"input": str, "barcodes": int, "cells": int, "clusters": int}
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -88,6 +98,24 @@ def read_tokenized(file: Path) -> dict[str, Any]:
     if len(report["peaks_per_cell"]) != 3 or not all(isinstance(number, int | float) for number in numbers):
         raise ValueError(f"{file} is not the report of 'tokenize': expected three quantiles, and counts of cells")
     return report
+
+
+def read_prepared(file: Path) -> dict[str, Any]:
+    """How 'prepare' made tokenised cells of raw files, nothing if it did not.
+
+    Raises:
+        ValueError: if it is not such a record.
+    """
+    record = read_json(file)
+    if not record:
+        return {}
+    _check(record, OF_PREPARED, file, "the record of 'prepare'")
+    for bounds in record["quality_control"].values():
+        if not isinstance(bounds, dict) or not all(isinstance(bound, int | float) for bound in bounds.values()):
+            raise ValueError(f"{file} is not the record of 'prepare': expected bounds, got {bounds!r}")
+    for sample in record["samples"].values():
+        _check(sample, OF_SAMPLE, file, "the record of 'prepare'")
+    return record
 
 
 def read_about(file: Path) -> dict[str, Any]:

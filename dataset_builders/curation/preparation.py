@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock, Timeout
 
+from epifoundation.sharing import complete_dataset
 from epifoundation.tokenization import PeakTokenizer, PeakVocabulary, canonical_genome
 
 from ..genome.genome_sets import MergedIntervals, num_overlapping_peaks
@@ -25,6 +26,7 @@ from ..readers.peak_files import open_peak_file
 from ..tokenized.tokenized_folder import Split, TokenizedReport, tokenize_files
 from .file_engine import Engine, Outcome, work_on_files
 from .peak_calling import call_peaks, without_blacklist
+from .preparation_record import write_record
 from .sample_preparation import ATAC, RNA, Sample, SampleReport, measure_sample, prepare_sample, read_quality
 from .sealed_folders import file_digest, is_sealed, sealed_folder, text_digest
 
@@ -344,6 +346,8 @@ class _Run:
                     cell_type_key=None if self.settings.reference is None else "cell_type",
                     batch_key="sample",
                 )
+                write_record(partial, recipes, self.output / QUALITY, self.output / SAMPLES)
+                complete_dataset(partial, name=self.output.name, renew_card=True)
         with open_peak_file(joined / ATAC) as file:
             return report, file.num_cells
 

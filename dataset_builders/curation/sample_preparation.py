@@ -246,7 +246,21 @@ def _with_rna(table: pd.DataFrame, sample: Sample) -> pd.DataFrame:
 
 
 def _row_sums(file: MatrixFile) -> np.ndarray:
-    return np.concatenate([np.asarray(block.sum(axis=1, dtype=np.float64)).ravel() for block in file.blocks()])
+    sums = []
+    for block in file.blocks():
+        _refuse_no_counts(block.data, file.path)
+        sums.append(np.asarray(block.sum(axis=1, dtype=np.float64)).ravel())
+    return np.concatenate(sums)
+
+
+def _refuse_no_counts(values: np.ndarray, path: Path) -> None:
+    """Refuse normalised values here, before minutes of work: they would be summed as reads and cut to whole numbers."""
+    is_no_count = ~((values >= 0) & (values < np.inf) & (values == np.floor(values)))
+    if is_no_count.any():
+        raise ValueError(
+            f"{path} holds values that are no counts, such as {values[is_no_count][0]:g}: put the raw counts into X "
+            "(they may be in a layer or in raw)"
+        )
 
 
 def _peak_counts(

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..matrices.full_disk import full_disk_explained
+
 SEAL = "sealed.json"
 BYTES_PER_SAMPLE = 1 << 20
 MAX_SAMPLES = 64
@@ -64,14 +66,17 @@ def sealed_folder(folder: Path, recipe: Recipe) -> Iterator[Path]:
     Raises:
         OSError: if it cannot be written.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    with full_disk_explained(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
     for abandoned in folder.parent.glob(f".{folder.name}.*.partial"):
         shutil.rmtree(abandoned, ignore_errors=True)
     partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
-    partial.mkdir()
+    with full_disk_explained(folder):
+        partial.mkdir()
     try:
-        yield partial
-        (partial / SEAL).write_text(json.dumps(recipe, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        with full_disk_explained(folder):
+            yield partial
+            (partial / SEAL).write_text(json.dumps(recipe, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)
         partial.rename(folder)

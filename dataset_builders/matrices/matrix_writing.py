@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,8 @@ import numpy as np
 import pandas as pd
 from anndata.io import write_elem
 from scipy.sparse import csr_matrix
+
+from .full_disk import PatientFile, full_disk_explained
 
 ENTRIES_PER_CHUNK = 262_144
 
@@ -40,15 +41,24 @@ def write_matrix(
         OSError: if the disk is full.
         ValueError: if the blocks do not have as many rows and columns as `obs` and `var`.
     """
-    with _writing_explained(Path(path)), h5py.File(path, "w") as file:
-        file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-        _write_rows(file.create_group("X"), blocks, (len(obs), len(var)), np.dtype(dtype))
-        parts: dict[str, Any] = {"obs": obs, "var": var, "obsm": dict(obsm or {}), "uns": dict(uns or {})}
-        for name, part in parts.items():
-            write_elem(file, name, part, dataset_kwargs={"compression": "gzip"} if name == "obsm" else {})
-        for name in ("layers", "obsp", "varm", "varp"):
-            write_elem(file, name, {})
-        file.flush()  # a failure to write while closing may be swallowed; here it is raised
+    with full_disk_explained(Path(path)), PatientFile(path) as disk:
+        with h5py.File(disk, "w") as file:
+            file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+            _write_rows(file.create_group("X"), _while_written(blocks, disk), (len(obs), len(var)), np.dtype(dtype))
+            parts: dict[str, Any] = {"obs": obs, "var": var, "obsm": dict(obsm or {}), "uns": dict(uns or {})}
+            for name, part in parts.items():
+                disk.refuse_if_failed()
+                write_elem(file, name, part, dataset_kwargs={"compression": "gzip"} if name == "obsm" else {})
+            for name in ("layers", "obsp", "varm", "varp"):
+                write_elem(file, name, {})
+        disk.refuse_if_failed()
+
+
+def _while_written(blocks: Iterable[csr_matrix], disk: PatientFile) -> Iterator[csr_matrix]:
+    """The blocks, until the disk is full."""
+    for block in blocks:
+        disk.refuse_if_failed()
+        yield block
 
 
 def _write_rows(group: h5py.Group, blocks: Iterable[csr_matrix], shape: tuple[int, int], dtype: np.dtype) -> None:
@@ -69,14 +79,3 @@ def _write_rows(group: h5py.Group, blocks: Iterable[csr_matrix], shape: tuple[in
     if num_rows != shape[0]:
         raise ValueError(f"expected {shape[0]:,} rows in all, got {num_rows:,}")
     group.create_dataset("indptr", data=np.cumsum(np.concatenate(lengths)), compression="gzip")
-
-
-@contextmanager
-def _writing_explained(path: Path) -> Iterator[None]:
-    """One clear error for a disk that is full, of which HDF5 tells a long story."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        if any(text in str(error) for text in ("No space left", "File too large", "Disk quota")):
-            raise OSError(f"the disk is full: cannot write {path.name} into {path.parent}") from error
-        raise

@@ -135,7 +135,7 @@ def test_a_record_that_is_none_is_refused(folder):
 @given(st.recursive(st.none() | st.integers() | st.text(max_size=5), lambda inner: st.dictionaries(
     st.sampled_from(["objective", "steps", "settings", "data", "held_out", "metrics", "options"]), inner, max_size=4
 )))  # fmt: skip
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_json_is_a_record_or_an_error(tmp_path, content):
     file = tmp_path / "run.json"
     file.write_text(json.dumps(content))

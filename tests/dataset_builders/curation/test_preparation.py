@@ -14,10 +14,13 @@ from filelock import FileLock
 from epifoundation.dataset_builders import load_cells
 from epifoundation.dataset_builders.curation.preparation import PreparationSettings, prepare
 from epifoundation.dataset_builders.curation.sample_preparation import Sample
+from epifoundation.dataset_builders.curation.sealed_folders import file_digest
 from epifoundation.dataset_builders.quality.quality_filters import Bounds, QualityFilters
 from epifoundation.dataset_builders.tokenized.tokenized_folder import Split
+from epifoundation.sharing import damaged_files
 from epifoundation.tokenization import GeneVocabulary, PeakTokenizer, PeakVocabulary
 
+from ..limits import files_of_at_most
 from ..raw_samples import (
     GENES,
     NUM_CELLS,
@@ -206,6 +209,48 @@ def test_two_runs_do_not_work_in_one_folder(samples, settings, tmp_path):
         prepare(samples, tmp_path / "out", peaks=PEAKS, settings=settings)
 
 
+@pytest.mark.parametrize(("limit", "unfinished"), [(1_000, "peaks"), (60_000, "samples/a")])
+def test_a_full_disk_is_told_and_the_next_call_goes_on(samples, settings, tmp_path, limit, unfinished):
+    out = tmp_path / "out"
+    with files_of_at_most(limit):
+        try:
+            failed = prepare(samples[:1], out, peaks=PEAKS, settings=settings).failed
+        except OSError as error:
+            failed = {"all": str(error)}
+    target = out / unfinished
+    assert list(failed.values()) == [f"the disk is full: cannot write {target.name} into {target.parent}"]
+    assert not target.exists()
+    assert not list(out.rglob("*.partial"))
+    report = prepare(samples[:1], out, peaks=PEAKS, settings=settings)
+    assert (report.failed, report.num_cells) == ({}, NUM_CELLS)
+
+
+def test_normalised_values_are_refused_before_the_work(samples, settings, raw, tmp_path):
+    rna = read_h5ad(raw / "a.h5ad")
+    rna.X = rna.X / 2
+    rna.write_h5ad(tmp_path / "rna.h5ad")
+    normalised = Sample("a", samples[0].path, tmp_path / "rna.h5ad")
+    report = prepare([normalised], tmp_path / "out", peaks=PEAKS, settings=settings)
+    assert "rna.h5ad holds values that are no counts, such as " in report.failed["a"]
+
+
+def test_the_card_tells_how_the_cells_were_chosen(samples, raw, tmp_path):
+    bounds = {"num_unique_fragments": Bounds(above=10), "blacklist_fraction": Bounds(below=0.2)}
+    settings = PreparationSettings(filters=QualityFilters(bounds), reference=raw / "profiles.tsv", min_fragments=5)
+    prepare(samples, tmp_path / "blood", peaks=PEAKS, settings=settings)
+    card = (tmp_path / "blood" / "cells" / "README.md").read_text()
+    for text in (
+        "# blood\n",
+        "from 2 samples of hg38. Barcodes with 5 unique fragments or more were looked at.\n",
+        "Cells are those with num_unique_fragments above 10.\n",
+        "Asked for but not measured, so not applied: blacklist_fraction.\n",
+        "correlates most with it, by Spearman.\n",
+        f"| b | `{file_digest(samples[1].path)}` | `{file_digest(samples[1].rna)}` | {NUM_CELLS} | {NUM_CELLS} | 3 |",
+    ):
+        assert text in card
+    assert damaged_files(tmp_path / "blood" / "cells") == []
+
+
 RUN = """
 import sys
 from pathlib import Path
@@ -232,7 +277,7 @@ def test_a_killed_run_goes_on_and_gives_the_same(samples, settings, raw, tmp_pat
     out = tmp_path / "killed"
     for finished in ("samples/a", "matrices"):  # killed as soon as each of these is there
         killed = subprocess.Popen([sys.executable, "-c", RUN, raw, out])
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not (out / finished).exists() and killed.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.001)
