@@ -12,7 +12,7 @@ from .baselines import MeasuredCells, required, undisturbed
 from .linear_baselines import NUM_DIMENSIONS, embed_lsi
 
 CELL = "cell"  # before the number of its row
-MIN_CELLS_PER_PEAK = 10  # of LIGER, whose factors are dense in peaks
+MIN_SHARE_OF_CELLS = 0.01  # of each batch, for LIGER, whose factors are dense in peaks
 
 
 def embed_harmony(cells: MeasuredCells, seed: int, num_dimensions: int = NUM_DIMENSIONS) -> np.ndarray:
@@ -32,7 +32,7 @@ def embed_harmony(cells: MeasuredCells, seed: int, num_dimensions: int = NUM_DIM
 def embed_liger(cells: MeasuredCells, seed: int, num_factors: int = 20, max_iterations: int = 30) -> np.ndarray:
     """(cells, factors) of LIGER (pyliger): integrative factorisation of each batch's counts, then quantile alignment.
 
-    Peaks open in fewer than 10 cells of some batch are left out; LIGER scales within each batch and cannot use them.
+    Peaks open in a single cell or in less than 1 % of the cells of some batch are left out: LIGER scales within each.
 
     Raises:
         ImportError: if pyliger is not installed.
@@ -45,9 +45,8 @@ def embed_liger(cells: MeasuredCells, seed: int, num_factors: int = 20, max_iter
     rows = [np.flatnonzero(batch_of == i) for i in range(len(names))]
     is_kept = np.ones(cells.peaks.shape[1], dtype=bool)
     for members in rows:
-        is_kept &= np.asarray((cells.peaks[members] > 0).sum(axis=0)).ravel() >= min(
-            MIN_CELLS_PER_PEAK, len(members) // 2
-        )
+        num_cells = np.asarray((cells.peaks[members] > 0).sum(axis=0)).ravel()
+        is_kept &= num_cells >= max(2, MIN_SHARE_OF_CELLS * len(members))
     if is_kept.sum() <= num_factors:
         raise ValueError(f"only {is_kept.sum()} peaks are open in all {len(names)} batches, too few for LIGER")
     parts = [_batch(cells.peaks[members][:, is_kept], members, name) for members, name in zip(rows, names, strict=True)]
