@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlparse
 
@@ -193,8 +193,16 @@ class Handler(BaseHTTPRequestHandler):
     def tree(self, match: Any, query: Any, body: bytes) -> Any:
         repository = self._repository(match["kind"], match["name"])
         files = repository.commits[self._commit(repository, match["revision"])]
-        below = (match["path"] or "").strip("/")
-        return [self._entry(path, digest) for path, digest in files.items() if path.startswith(below)]
+        place = (match["path"] or "").strip("/")
+        start = f"{place}/" if place else ""
+        below = {path: digest for path, digest in files.items() if path.startswith(start)}
+        if place and not below:
+            raise RefusalError(404, "Entry not found", "EntryNotFound")
+        folders = {str(folder) for path in below for folder in PurePosixPath(path).parents} - {"."}
+        folders = {folder for folder in folders if folder.startswith(start)}
+        entries = [*map(_folder, sorted(folders)), *(self._entry(path, digest) for path, digest in below.items())]
+        is_deep = query.get("recursive", ["false"])[0].lower() in ("true", "1")
+        return [entry for entry in entries if is_deep or "/" not in entry["path"].removeprefix(start)]
 
     def paths_info(self, match: Any, query: Any, body: bytes) -> Any:
         repository = self._repository(match["kind"], match["name"])
@@ -205,7 +213,7 @@ class Handler(BaseHTTPRequestHandler):
             wanted = parse_qs(body.decode())["paths"]
         found = [self._entry(path, files[path]) for path in wanted if path in files]
         folders = {path for path in wanted if any(name.startswith(f"{path}/") for name in files)}
-        return [*found, *({"type": "directory", "path": path, "oid": "0" * 40, "size": 0} for path in folders)]
+        return [*found, *map(_folder, folders)]
 
     def _entry(self, path: str, digest: str) -> dict[str, Any]:
         content = (self.hub.folder / digest).read_bytes()
@@ -295,6 +303,10 @@ class Handler(BaseHTTPRequestHandler):
             self._send(206, content[start:stop], headers)
         else:
             self._send(200, content, headers)
+
+
+def _folder(path: str) -> dict[str, Any]:
+    return {"type": "directory", "path": path, "oid": "0" * 40, "size": 0}
 
 
 def _git_oid(content: bytes) -> str:
