@@ -90,6 +90,11 @@ def prepare(
     failed, the same command does what is missing. --qc: 'paper' asks for 1,000 to 100,000 unique fragments, 1,000 to
     25,000 RNA counts, a nucleosome signal below 2 and a TSS enrichment above 1; a YAML file gives your own bounds.
 
+    Clusters are sought in each input by itself, so that no correction of batches is needed before, and an input need
+    not be done again when others come: the clusters of an input are called NAME:0, NAME:1, ...; cell types, by
+    --reference, are the same for all. Peaks are called on all inputs together, as in the paper, which also clusters
+    them together; for that: epifoundation cluster prepared/matrices/atac.h5ad --output clusters.
+
     Examples:
     epifoundation prepare a.tsv.gz b.tsv.gz --peaks checkpoint --output prepared --jobs 2
 
