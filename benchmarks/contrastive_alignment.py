@@ -15,6 +15,7 @@ quantiles within the cell, so that only its ranks can be compared. A run that is
 """
 
 import argparse
+import hashlib
 import json
 import sys
 import time
@@ -35,7 +36,7 @@ import models  # noqa: E402
 from baselines import gene_activity, gene_mean, lsi, ridge  # noqa: E402
 from data_sets import DATA_SETS  # noqa: E402
 from measuring import RESULTS, leave_results  # noqa: E402
-from run import Run  # noqa: E402
+from run import SETTINGS, Run  # noqa: E402
 
 from epifoundation.dataset_builders.clustering.expression import log_normalized  # noqa: E402
 from epifoundation.dataset_builders.tokenized.paired_cells import count_matrix  # noqa: E402
@@ -63,10 +64,9 @@ def main() -> None:
     """Run all seeds and write the report, or a trial."""
     arguments = read_arguments()
     files, started = [arguments.atac, arguments.rna], time.perf_counter()
-    runs = [
-        AlignmentRun("snare", DATA_SETS["snare"], files, "cells held out", seed, arguments) for seed in arguments.seeds
-    ]
-    found = [{"seed": run.seed, **{part: getattr(run, part)() for part in arguments.parts}} for run in runs]
+    data = DATA_SETS["snare"]
+    runs = [AlignmentRun("snare", data, files, "cells held out", seed, arguments) for seed in arguments.seeds]
+    found = [{"seed": run.seed, **{part: run.scores(part) for part in arguments.parts}} for run in runs]
     seconds = round(time.perf_counter() - started)
     if arguments.trial is not None:
         add_trial(arguments, found, seconds)
@@ -104,6 +104,7 @@ class AlignmentRun(Run):
 
     def __init__(self, name: str, data: Any, files: list[Path], split: str, seed: int, arguments: Any) -> None:
         super().__init__(name, data, files, split, seed, arguments)
+        self._done: dict[Any, tuple[Path, dict[str, Any]]] = {}
         atac, rna = (anndata.read_h5ad(file) for file in files)
         rna = rna[:, self.tokenizer.genes.names]
         self.atac = [atac[part["barcode"]].copy() for part in (self.train, self.test)]
@@ -111,6 +112,16 @@ class AlignmentRun(Run):
         num_ids = NUM_SPECIAL_TOKENS + len(self.tokenizer.genes)
         counts = [count_matrix(part, num_ids)[:, NUM_SPECIAL_TOKENS:] for part in (self.train, self.test)]
         self.levels = [log_normalized(part) for part in counts]
+
+    def scores(self, part: str) -> Scores:
+        """Those of a part, kept in the folder of the run."""
+        words = [SETTINGS.joinpath(f"{self.name}_{task}.yaml").read_text() for task in TASKS]
+        words += [getattr(self.arguments, task) for task in TASKS] + [str(self.arguments.trial is None)]
+        file = self.folder / f"{part}-{hashlib.sha256(repr(words).encode()).hexdigest()[:8]}.json"
+        if not file.is_file():
+            file.write_text(json.dumps(getattr(self, part)()))
+        found: Scores = json.loads(file.read_text())
+        return found
 
     def matching(self) -> Scores:
         """Partners and labels of held-out cells, by the towers and by a line from LSI to components of expression."""
@@ -161,6 +172,13 @@ class AlignmentRun(Run):
     def aligned(self) -> Path:
         """The checkpoint of both towers."""
         return self.run("contrastive", model=self.pretrained())[0]
+
+    def run(self, task: str, **given: Any) -> tuple[Path, dict[str, Any]]:
+        """As of its base, once: even a run that is done takes time to be found so."""
+        key = (task, *sorted(given.items()))
+        if key not in self._done:
+            self._done[key] = super().run(task, **given)
+        return self._done[key]
 
     def _linear_space(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Principal components of expression, and what a ridge regression on LSI says of them."""
