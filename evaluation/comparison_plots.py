@@ -150,6 +150,7 @@ def plot_metric_bars(rows: Sequence[Row]) -> "Figure":
         ends = np.nan_to_num(means) + np.nan_to_num(errors)
         highest, lowest = max(ends.max(), 1e-9), min(0.0, np.nanmin(np.append(means - np.nan_to_num(errors), 0)))
         ax.set_xlim(lowest, highest + 0.45 * (highest - lowest))  # numbers stand at the right of the bars
+        ax.set_xticks([tick for tick in ax.get_xticks() if lowest <= tick <= highest])
         for place, mean in zip(places, means, strict=True):
             text = f"{mean:.3f}" if np.isfinite(mean) else "not defined"
             ax.text(0.98, place, text, va="center", ha="right", fontsize=7, transform=ax.get_yaxis_transform())
