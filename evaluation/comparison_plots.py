@@ -196,9 +196,11 @@ def _draw_confidence(
     return ax
 
 
-def _draw_legend(ax: "Axes", title: str, num_labels: int) -> None:
-    place = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5), "ncols": -(-num_labels // LEGEND_ROWS)}
-    legend = ax.legend(title=title, frameon=False, fontsize=7, **place)
+def _draw_legend(ax: Any, title: str, num_labels: int) -> None:
+    columns = -(-num_labels // LEGEND_ROWS)
+    legend = ax.legend(
+        title=title, loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=7, ncols=columns
+    )
     for handle in legend.legend_handles:
         handle.set_sizes([24])
 
