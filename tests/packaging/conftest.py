@@ -14,7 +14,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 # For a source tree without git: what `make` and the tools leave beside the files of the project.
-_NOT_OURS = {".venv", "build", "dist", "shared", "runs", "outputs", "__pycache__"}
+_NOT_OURS = {".venv", "build", "dist", "shared", "__pycache__"}
+_NOT_OURS_AT_THE_TOP = {"runs", "outputs"}  # a package of ours may be called so, further down
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +55,8 @@ def project_files() -> list[Path]:
 def _walk(folder: Path) -> Iterator[Path]:
     for entry in folder.iterdir():
         hidden_folder = entry.is_dir() and entry.name.startswith(".") and entry.name != ".ci"
+        if folder == ROOT and entry.name in _NOT_OURS_AT_THE_TOP:
+            continue
         if hidden_folder or entry.name in _NOT_OURS or entry.name.endswith(".egg-info"):
             continue
         if entry.is_dir():
@@ -70,7 +73,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return Path(named)
     # A copy: building in place would leave `build/` behind, and take along what an earlier build left there.
     source = tmp_path_factory.mktemp("source") / "epifoundation"
-    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "*.egg-info", "shared", "data", *_NOT_OURS))
+    anywhere = shutil.ignore_patterns(".*", "*.egg-info", "shared", "data", *_NOT_OURS)
+
+    def left_out(folder: str, names: list[str]) -> set[str]:
+        return anywhere(folder, names) | (_NOT_OURS_AT_THE_TOP if Path(folder) == ROOT else set())
+
+    shutil.copytree(ROOT, source, ignore=left_out)
     target = tmp_path_factory.mktemp("dist")
     command = [
         sys.executable,

@@ -64,7 +64,7 @@ def of_two_processes(
         jobs += ["--", objective, *run_words(objective, out, data_folder, starts, num_processes=2)]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     command = [*launcher, str(SCRIPT), str(out), *jobs]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=270)
     assert ran.returncode == 0, ran.stderr[-3000:]
     return [torch.load(out / f"{rank}.pt") for rank in range(2)]
 
