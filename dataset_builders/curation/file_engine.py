@@ -3,6 +3,7 @@
 A file that fails, or whose process is killed, does not hold up the others.
 """
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -187,7 +188,11 @@ def _ray_running(ray: Any, jobs: int) -> Iterator[None]:
         yield
         return
     is_cluster = "RAY_ADDRESS" in os.environ
-    ray.init(log_to_driver=False, **({} if is_cluster else {"num_cpus": jobs, "include_dashboard": False}))
+    ray.init(
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        **({} if is_cluster else {"num_cpus": jobs, "include_dashboard": False}),
+    )
     try:
         yield
     finally:

@@ -273,8 +273,8 @@ if __name__ == "__main__":
 @pytest.mark.slow
 def test_a_killed_run_goes_on_and_gives_the_same(samples, settings, raw, tmp_path):
     PEAKS.save(raw / "peaks.npz")
-    prepare(samples, tmp_path / "whole", peaks=PEAKS, settings=settings)
-    out = tmp_path / "killed"
+    prepare(samples, tmp_path / "whole" / "out", peaks=PEAKS, settings=settings)
+    out = tmp_path / "killed" / "out"  # of the same name, which is the title of the card
     for finished in ("samples/a", "matrices"):  # killed as soon as each of these is there
         killed = subprocess.Popen([sys.executable, "-c", RUN, raw, out])
         deadline = time.monotonic() + 600
@@ -286,7 +286,7 @@ def test_a_killed_run_goes_on_and_gives_the_same(samples, settings, raw, tmp_pat
     report = prepare(samples, out, peaks=PEAKS, settings=settings)
     assert "a" in report.finished
     assert not list(out.rglob("*.partial"))
-    assert comparable(out) == comparable(tmp_path / "whole")
+    assert comparable(out) == comparable(tmp_path / "whole" / "out")
 
 
 def comparable(folder: Path) -> dict[str, str]:
