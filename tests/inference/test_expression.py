@@ -10,7 +10,7 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix, random_array
 
 from epifoundation.inference import predict_expression
-from epifoundation.inference.expression import wanted_genes, predict_expression_of_file
+from epifoundation.inference.expression import predict_expression_of_file, wanted_genes
 from epifoundation.tokenization import GeneVocabulary, PeakTokenizer
 
 KEY = "epifoundation_expression"
