@@ -61,8 +61,8 @@ def comparison(
         "cells": f"{options.split_words()}; {len(splits[0].train_rows):,} to learn from and "
         f"{len(splits[0].test_rows):,} held out (seed {splits[0].seed})",
         "spread": "mean ± sample standard deviation over seeds, which draw the division and seed the methods",
-        "costs": "seconds by the clock with the reading of libraries and with training, but for models that a line above "
-        "or another comparison in this folder had trained; peak memory of the process with the data",
+        "costs": "seconds by the clock with the reading of libraries and with training, but for models that a line "
+        "above or another comparison in this folder had trained; peak memory of the process with the data",
         "command": _command(),
         "versions": f"epifoundation {epifoundation.__version__}, torch {torch.__version__}",
         "machine": f"{'GPU' if torch.cuda.is_available() else 'CPU'}, {torch.get_num_threads()} threads of "
