@@ -84,8 +84,10 @@ class PatientFile(io.FileIO):
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and those that it came from."""
-    while error is not None:
+    """An error and those that it came from, each once: some libraries raise an error from itself."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
 

@@ -67,3 +67,10 @@ def test_a_full_disk_is_told_by_the_name_of_the_output(tmp_path, number):
 def test_other_errors_pass(tmp_path):
     with pytest.raises(PermissionError), full_disk_explained(tmp_path / "out"):
         raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_an_error_that_came_from_itself_passes(tmp_path):
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+    with pytest.raises(ValueError, match="first"), full_disk_explained(tmp_path / "out"):
+        raise first
