@@ -214,11 +214,15 @@ class EpiFoundationModel(EpiFoundationPreTrainedModel):
 
         is_cls_enough = cell_embeddings_only and self.config.pooling == "cls"
         skip_last = is_cls_enough and not (output_hidden_states or output_attentions) and len(self.layers) > 0
-        all_hidden_states, all_attentions = [hidden_states], []
+        all_hidden_states, all_attentions = [], []
         for layer in self.layers[:-1] if skip_last else self.layers:
+            if output_hidden_states:  # else they are free again after the layer, as are the weights
+                all_hidden_states.append(hidden_states)
             hidden_states, weights = layer(hidden_states, packing)
+            if output_attentions:
+                all_attentions.append(weights)
+        if output_hidden_states:
             all_hidden_states.append(hidden_states)
-            all_attentions.append(weights)
         if skip_last:
             hidden_states, _ = self.layers[-1](hidden_states, packing, packing.first_tokens)
             cell_embeddings = self.norm(hidden_states)
