@@ -328,9 +328,9 @@ def report(runs: dict, arguments: argparse.Namespace) -> None:
     lines += table((*header, "memory, ours = 1"), rows)
     lines += [
         "",
-        f"The official design's products and attention alone take {bound:.2f} times those of ours, forward. Nothing can "
-        "be ahead of it by much more: attention among the real tokens, the larger part of the work, is the same in both, "
-        "but for the last layer, where we need that of [CLS] alone.",
+        f"The official design's products and attention alone take {bound:.2f} times those of ours, forward. Nothing "
+        "can be ahead of it by much more: attention among the real tokens, the larger part of the work, is the same in "
+        "both, but for the last layer, where we need that of [CLS] alone.",
         "",
     ]
     lines += ["Times better than the peer, and the share of the floor reached:", "", *table(("", ""), ratios.items())]
