@@ -77,14 +77,16 @@ SMALL: dict[str, dict[str, object]] = {
     | _GENES
     | {"learning_rate": 3e-3, "gene_draw": "uniform", "load_best_model_at_end": True, "metric_for_best_model": "mse"},
 }
-CELLS_FOR_EXPRESSION, FEWEST_EPOCHS = 11_000, 4  # of all epochs together: few cells are seen more often
+CELLS_FOR_EXPRESSION = 11_000  # of all epochs together: few cells are seen more often
+FEWEST_EPOCHS, MOST_EPOCHS = 4, 30
 
 
 def small_options(kind: str, num_cells: int) -> dict[str, object]:
     """The small settings of a run ("pretrain", "classification", "expression") on so many training cells."""
     if kind != "expression":
         return SMALL[kind]
-    return SMALL[kind] | {"num_train_epochs": max(FEWEST_EPOCHS, round(CELLS_FOR_EXPRESSION / num_cells))}
+    num_epochs = min(max(round(CELLS_FOR_EXPRESSION / num_cells), FEWEST_EPOCHS), MOST_EPOCHS)
+    return SMALL[kind] | {"num_train_epochs": num_epochs}
 
 
 class SplitModels:
