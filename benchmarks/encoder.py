@@ -47,6 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--tokens", type=int, nargs="+", default=PAIR, help="of the cells")
+    parser.add_argument("--forward-only", action="store_true", help="no training step, which takes two minutes")
     parser.add_argument("--curves", action="store_true", help="a draw of cells and further lengths too")
     parser.add_argument("--draw", type=int, default=4, help="cells of the draw")
     parser.add_argument("--device", default="cpu")
@@ -72,7 +73,8 @@ def measure(arguments: argparse.Namespace, answers: str) -> dict:
     cells = "+".join(map(str, arguments.tokens))
     often = [f"forward/{name}/{cells}" for name in (FLOOR, OURS, OFFICIAL)]
     once = [f"{RATES}/-/{cells}", *(f"forward/{name}/{cells}" for name in (OFFICIAL_FLOOR, *PEERS[1:]))]
-    once += [f"train/{name}/{cells}" for name in (OURS, OFFICIAL, FLOOR)]
+    if not arguments.forward_only:
+        once += [f"train/{name}/{cells}" for name in (OURS, OFFICIAL, FLOOR)]
     if arguments.curves:
         drawn = "+".join(map(str, lognormal(arguments.draw)))
         once += [f"forward/{name}/{drawn}" for name in (FLOOR, OURS, OFFICIAL)]
