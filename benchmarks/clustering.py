@@ -20,10 +20,11 @@ fragment.
 
 import argparse
 import gzip
+import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -96,9 +97,15 @@ def main() -> None:
     cases = end_to_end_cases() if arguments.repeats else []
     report["end_to_end"] = take_turns(__file__, cases, arguments.repeats, *words) if cases else {}
     lines = [*cluster_tables(report), *end_to_end_tables(report["end_to_end"])]
-    leave_results(
-        "clustering", "Clusters of cells", report, lines, arguments.write, words="--data FOLDER --write", notes=NOTES
-    )
+    words = ["--data FOLDER", *words_of("only", arguments.only, DATA), *words_of("methods", arguments.methods, METHODS)]
+    words += [] if arguments.repeats == REPEATS else [f"--repeats {arguments.repeats}"]
+    said = " ".join([*words, "--write"])
+    leave_results("clustering", "Clusters of cells", report, lines, arguments.write, words=said, notes=NOTES)
+
+
+def words_of(option: str, chosen: Sequence[str], every: Iterable[str]) -> list[str]:
+    """The words of an option, none if nothing was left out."""
+    return [] if list(chosen) == list(every) else [f"--{option}", *(shlex.quote(word) for word in chosen)]
 
 
 def case_of(name: str, method: str, work: Path, words: list[str]) -> dict[str, Any]:
@@ -329,7 +336,7 @@ def spread_of(values: np.ndarray) -> str:
 
 
 TIMES = ("wall", "cpu")
-NOTES = HERE / "settings" / "clustering_notes.md"
+NOTES = HERE / "notes_clustering.md"
 
 if __name__ == "__main__":
     main()

@@ -13,6 +13,7 @@ promoters and as many other regions: what an embedding holds, whether or not the
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
@@ -31,7 +32,7 @@ from epifoundation import EpiFoundationModel, PeakTokenizer
 from epifoundation.dataset_builders import open_peak_file
 from epifoundation.dataset_builders.genome.gene_coordinates import gene_coordinates
 from epifoundation.dataset_builders.tokenized.tokenized_folder import Split, tokenize_files
-from epifoundation.evaluation.promoters import WITHIN, distance_to_tss, held_out_recovery, matched_pairs
+from epifoundation.evaluation.promoters import WITHIN, distance_to_tss, held_out_recovery, matched_pairs, whitened
 from epifoundation.inference.cell_run import prepare_run
 from epifoundation.inference.regions import RegionEmbeddings, cell_groups, embed_regions
 from epifoundation.tokenization import NUM_SPECIAL_TOKENS, parse_peaks
@@ -42,7 +43,7 @@ from epifoundation.training.runs import pretrain
 HERE = Path(__file__).resolve().parent
 SNARE = HERE.parent / "examples" / "data" / "snare_cell_lines"
 SETTINGS = HERE.parent / "examples" / "settings" / "pretrain_small.yaml"
-ATACFORMER = ["--objective", "replaced_peaks", "--encoder", "atacformer"]
+ATACFORMER = ["--objective", "replaced_peaks", "--encoder", "atacformer", "--num_train_epochs", "2"]
 # Pre-training -> options besides those of the settings.
 MODELS = {
     "peak-to-gene": [],
@@ -51,7 +52,7 @@ MODELS = {
     "Atacformer, replaced peaks, table learned": [*ATACFORMER, "--freeze_peak_table", "false", "--lazy_adam", "true"],
     "Atacformer, untrained": [*ATACFORMER, "--max_steps", "1", "--learning_rate", "0"],
 }
-AS_THE_COMMAND = ("peak-to-gene", 2, "in context")
+AS_THE_COMMAND = ("peak-to-gene", 2, "whitened")
 MIN_CELLS = 3
 SEEDS = (0, 1, 2)
 MATCHES = ("distance", "accessibility")
@@ -103,9 +104,11 @@ def main() -> None:
         "variance_between_chromosomes": {name: variance_share(name, arguments.work) for name in arguments.models},
     }
     lines = [*tables(trials, final), *variance_table(report["variance_between_chromosomes"])]
-    notes = HERE / "settings" / "promoters_notes.md"
+    notes = HERE / "notes_promoters.md"
     title = "Promoters of the SNARE cell lines, found by embeddings of regions in context"
-    leave_results("promoters", title, report, lines, arguments.write, notes=notes)
+    only = [] if arguments.models == list(MODELS) else ["--models", *arguments.models]
+    words = shlex.join([*only, "--write"])
+    leave_results("promoters_snare", title, report, lines, arguments.write, words, notes, script="promoters")
 
 
 def trials_of(models: list[str]) -> Iterator[tuple[str, int, str]]:
@@ -113,6 +116,7 @@ def trials_of(models: list[str]) -> Iterator[tuple[str, int, str]]:
     for model in models:
         for layers in (2, 1):
             yield from ((model, layers, way) for way in WAYS)
+    yield from ((next(iter(MODELS)), 2, way) for way in TABLE_WAYS)
 
 
 def checkpoint(model: str, work: Path) -> Path:
@@ -131,13 +135,19 @@ def checkpoint(model: str, work: Path) -> Path:
 
 @cache
 def embedded(model: str, layers: int, work: Path) -> RegionEmbeddings:
-    """All regions in context, by the first layers of a model."""
+    """All regions in context, by the first layers of a model; they are kept in a file."""
     folder = checkpoint(model, work)
+    place = folder / f"regions{layers}.npz"
+    if place.is_file():
+        with np.load(place) as file:
+            return RegionEmbeddings(**dict(file.items()) | {"groups": file["groups"].tolist()})
     encoder = EpiFoundationModel.from_pretrained(folder)
     encoder.layers = torch.nn.ModuleList(list(encoder.layers)[:layers])
     run = prepare_run(encoder, PeakTokenizer.from_pretrained(folder), show_progress=False)
     with open_peak_file(SNARE / "atac.h5ad") as file:
-        return embed_regions(file, run, cell_groups(file, "cell_type"))[0]
+        found, _ = embed_regions(file, run, cell_groups(file, "cell_type"))
+    np.savez(place, **found._asdict())
+    return found
 
 
 @cache
@@ -161,7 +171,7 @@ def chosen_regions(trial: tuple[str, int, str], work: Path, is_odd: bool) -> Ite
         rows = np.flatnonzero(is_asked & (found.num_cells[group] >= MIN_CELLS))
         at = places[rows]
         table_rows = found.table[rows]
-        embeddings = WAYS[way](found.contextual[group, rows], table_rows, chromosome[at])
+        embeddings = (WAYS | TABLE_WAYS)[way](found.contextual[group, rows], table_rows, chromosome[at])
         is_promoter = distance[at] <= WITHIN
         yield name, Regions(embeddings, table_rows, found.num_cells[group, rows], is_promoter, positions[at])
 
@@ -192,6 +202,13 @@ WAYS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
     "less the mean of the chromosome": less_chromosome_means,
     "joined with the peak table": beside_the_table,
     "what the peak table does not tell": beyond_the_table,
+    "whitened": lambda contextual, _table, _chromosomes: whitened(contextual),
+    "joined with the peak table, whitened": lambda *parts: whitened(beside_the_table(*parts)),
+}
+# The same without context: they need no model but the first.
+TABLE_WAYS = {
+    "peak table alone": lambda _contextual, table_rows, _chromosomes: table_rows,
+    "peak table alone, whitened": lambda _contextual, table_rows, _chromosomes: whitened(table_rows),
 }
 
 

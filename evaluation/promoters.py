@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control
+from sklearn.covariance import ledoit_wolf
 from sklearn.metrics import average_precision_score
 
 from epifoundation.tokenization import canonical_chromosome
@@ -89,6 +90,21 @@ def promoter_similarity(embeddings: np.ndarray, is_promoter: np.ndarray) -> np.n
     """
     centred = embeddings - embeddings.mean(axis=0)
     return np.asarray(_unit_rows(centred) @ _unit_rows(centred[is_promoter].mean(axis=0, keepdims=True))[0])
+
+
+def whitened(embeddings: np.ndarray) -> np.ndarray:
+    """(regions, hidden) float32, less their mean, in axes along which all regions vary alike.
+
+    A few directions hold most of the variance of embeddings, such as those of the chromosomes, and a cosine hears
+    little else; here all count the same. The covariance is shrunk as Ledoit and Wolf (2004) do, so that few regions do
+    no harm.
+    """
+    if len(embeddings) < 2:
+        return np.zeros(embeddings.shape, dtype=np.float32)
+    covariance, _ = ledoit_wolf(embeddings)
+    variances, axes = np.linalg.eigh(covariance)
+    scale = 1 / np.sqrt(np.maximum(variances, np.finfo(np.float32).tiny))
+    return np.asarray((embeddings - embeddings.mean(axis=0)) @ (axes * scale), dtype=np.float32)
 
 
 def promoter_scores(

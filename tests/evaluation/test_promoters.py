@@ -10,6 +10,7 @@ from epifoundation.evaluation.promoters import (
     matched_pairs,
     promoter_scores,
     promoter_similarity,
+    whitened,
 )
 from epifoundation.tokenization import parse_peaks
 
@@ -52,6 +53,37 @@ def test_similarity_is_the_cosine_of_numpy():
     mean = centred[:8].mean(axis=0)
     expected = [row @ mean / np.linalg.norm(row) / np.linalg.norm(mean) for row in centred]
     np.testing.assert_allclose(promoter_similarity(rows, is_promoter), expected, atol=1e-5)
+
+
+def test_whitened_rows_vary_alike_in_all_directions():
+    generator = np.random.default_rng(0)
+    rows = generator.normal(0, 1, (4_000, 6)) @ generator.normal(0, 1, (6, 6)) + 5
+    found = whitened(rows.astype(np.float32))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-3)
+    np.testing.assert_allclose(np.cov(found, rowvar=False), np.eye(6), atol=0.05)
+
+
+def test_whitening_lets_promoters_be_heard_among_chromosomes():
+    rows, is_promoter = planted(1_000, 300, 0)
+    chromosomes = np.random.default_rng(3).integers(0, 5, 1_000)
+    rows[:, 1:6] += 60 * np.eye(5, dtype=np.float32)[chromosomes]
+
+    def lead(embeddings):
+        similarity = promoter_similarity(embeddings, is_promoter)
+        return (similarity[is_promoter][:, None] > similarity[~is_promoter][None]).mean()
+
+    assert lead(rows) < 0.9
+    assert lead(whitened(rows)) > 0.99
+
+
+def test_fewer_regions_than_numbers_can_be_whitened():
+    rows, is_promoter = planted(30, 12, 0)
+    assert np.isfinite(whitened(rows)).all()
+    assert np.isfinite(whitened(np.ones((20, 4), np.float32))).all()
+    assert whitened(np.ones((1, 4), np.float32)).tolist() == [[0, 0, 0, 0]]
+    similarity = promoter_similarity(whitened(rows), is_promoter)
+    assert similarity[is_promoter].mean() > similarity[~is_promoter].mean()
 
 
 def planted(num_regions=600, num_promoters=200, num_hidden=100):
