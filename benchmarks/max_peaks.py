@@ -36,7 +36,7 @@ from epifoundation.tokenization.tokenization_epifoundation import content_order
 from epifoundation.training import AlignmentCollator, EpiFoundationTrainer, init_gene_bias, init_peak_embeddings
 
 DATA = Path(__file__).parent.parent / "examples" / "data" / "snare_cell_lines"
-LIMITS = (50, 100, 200, 400, 800)
+LIMITS = (50, 100, 200, 400)
 ALL = 12_000
 Choice = Callable[[np.ndarray, int], np.ndarray]
 
