@@ -67,17 +67,17 @@ def main() -> None:
     data = DATA_SETS["snare"]
     runs = [AlignmentRun("snare", data, files, "cells held out", seed, arguments) for seed in arguments.seeds]
     found = [{"seed": run.seed, **{part: run.scores(part) for part in arguments.parts}} for run in runs]
-    seconds = round(time.perf_counter() - started)
     if arguments.trial is not None:
-        add_trial(arguments, found, seconds)
+        add_trial(arguments, found, round(time.perf_counter() - started))
     else:
+        settings = {task: SETTINGS.joinpath(f"snare_{task}.yaml").read_text() for task in TASKS}
         leave_results(
             "contrastive_alignment",
             "RNA and ATAC in one space: SNARE-seq, four human cell lines",
-            {"seconds": seconds, "num_test_cells": len(runs[0].test), "scores": found, "trials": trials()},
-            lines_of(found, len(runs[0].test), seconds),
+            {"num_test_cells": len(runs[0].test), "settings": settings, "scores": found, "trials": trials()},
+            lines_of(found, len(runs[0].test)),
             arguments.write,
-            words="atac.h5ad rna.h5ad --write",
+            words=" ".join(["atac.h5ad rna.h5ad --seeds", *map(str, arguments.seeds), "--write"]),
             notes=HERE / "contrastive_alignment_notes.md",
         )
 
@@ -235,15 +235,14 @@ def trials() -> list[dict[str, Any]]:
     return json.loads(TRIALS.read_text()) if TRIALS.is_file() else []
 
 
-def lines_of(found: list[dict[str, Any]], num_cells: int, seconds: int) -> list[str]:
+def lines_of(found: list[dict[str, Any]], num_cells: int) -> list[str]:
     """The Markdown of the report."""
     seeds = ", ".join(str(one["seed"]) for one in found)
     averaged = f"mean ± standard deviation over the seeds {seeds}, each with a split of its own"
     averaged = averaged if len(found) > 1 else f"one split and seed ({seeds})"
     lines = [
-        f"{num_cells} held-out cells; {averaged}. "
-        f"{seconds / 60:.0f} minutes, what was there before not counted. FOSCTTM: share of other cells nearer than the "
-        f"partner, 0.5 by chance. Recall by chance: {1 / num_cells:.4f}, {5 / num_cells:.4f}, {10 / num_cells:.4f}.",
+        f"{num_cells} held-out cells; {averaged}. FOSCTTM: share of other cells nearer than the partner, 0.5 by chance. "
+        f"Recall by chance: {1 / num_cells:.4f}, {5 / num_cells:.4f}, {10 / num_cells:.4f}.",
         "",
     ]
     found = [
