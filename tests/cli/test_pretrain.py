@@ -77,7 +77,7 @@ def test_two_processes_are_started_by_torchrun(training_cells, tmp_path):
     words = ["epifoundation_cli", "pretrain", "--data", training_cells, "--output_dir", tmp_path, "--use_cpu"]
     sizes = ["--hidden_size", "16", "--num_hidden_layers", "1", "--num_attention_heads", "2", "--max_genes", "6"]
     options = ["--num_processes", "2", "--max_steps", "2", "--curves", "false", *sizes]
-    ran = subprocess.run([*launcher, *words, *options], capture_output=True, text=True, check=False, timeout=120)
+    ran = subprocess.run([*launcher, *words, *options], capture_output=True, text=True, check=False, timeout=270)
     assert ran.returncode == 0, ran.stderr[-3000:]
     assert ran.stdout.count("alignment, 2 steps") == 1
     record = json.loads((tmp_path / "run.json").read_text())

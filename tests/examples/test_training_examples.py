@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from epifoundation.dataset_builders import load_cells
-from epifoundation.training import options
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SHORT = ["--max_steps", "2", "--max_peaks", "40", "--curves", "false", "--disable_tqdm", "true"]
@@ -20,27 +19,6 @@ def run(folder: Path, script: str, *words: object) -> str:
     ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr[-3000:]
     return ran.stdout
-
-
-KINDS = {
-    "pretrain": options.PretrainOptions,
-    "finetune_classification": options.ClassificationOptions,
-    "finetune_expression": options.ExpressionOptions,
-    "finetune_clustering": options.ClusteringOptions,
-    "finetune_batch_correction": options.BatchCorrectionOptions,
-    "finetune_contrastive": options.ContrastiveOptions,
-    "finetune_imputation": options.ImputationOptions,
-    "finetune_bulk": options.BulkOptions,
-}
-
-
-@pytest.mark.parametrize("settings", sorted((EXAMPLES / "settings").glob("*.yaml")), ids=lambda path: path.stem)
-def test_settings_are_read_by_their_command(settings: Path) -> None:
-    kind = KINDS[settings.stem.rpartition("_")[0]]
-    words = [str(settings), "--data", "cells", "--output_dir", "out", "--bf16", "false", "--use_cpu", "true"]
-    read, arguments = options.read_options(kind, [*words, *([] if kind is KINDS["pretrain"] else ["--model", "m"])])
-    assert read.data == "cells"
-    assert arguments.seed == 0
 
 
 @pytest.mark.slow

@@ -5,8 +5,13 @@ import pytest
 
 from epifoundation import EpiFoundationConfig
 from epifoundation.training.options import (
+    BatchCorrectionOptions,
+    BulkOptions,
     ClassificationOptions,
+    ClusteringOptions,
+    ContrastiveOptions,
     ExpressionOptions,
+    ImputationOptions,
     PretrainOptions,
     own_options,
     read_options,
@@ -17,6 +22,11 @@ KINDS = {
     "pretrain": PretrainOptions,
     "finetune_classification": ClassificationOptions,
     "finetune_expression": ExpressionOptions,
+    "finetune_clustering": ClusteringOptions,
+    "finetune_batch_correction": BatchCorrectionOptions,
+    "finetune_contrastive": ContrastiveOptions,
+    "finetune_imputation": ImputationOptions,
+    "finetune_bulk": BulkOptions,
 }
 
 
