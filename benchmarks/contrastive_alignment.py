@@ -241,8 +241,8 @@ def lines_of(found: list[dict[str, Any]], num_cells: int) -> list[str]:
     averaged = f"mean ± standard deviation over the seeds {seeds}, each with a split of its own"
     averaged = averaged if len(found) > 1 else f"one split and seed ({seeds})"
     lines = [
-        f"{num_cells} held-out cells; {averaged}. FOSCTTM: share of other cells nearer than the partner, 0.5 by chance. "
-        f"Recall by chance: {1 / num_cells:.4f}, {5 / num_cells:.4f}, {10 / num_cells:.4f}.",
+        f"{num_cells} held-out cells; {averaged}. FOSCTTM: share of other cells nearer than the partner, 0.5 by "
+        f"chance. Recall by chance: {1 / num_cells:.4f}, {5 / num_cells:.4f}, {10 / num_cells:.4f}.",
         "",
     ]
     found = [
