@@ -119,7 +119,8 @@ def align_files(
     Files are read in blocks; memory holds one block, one batch, the embeddings and ``obs``. The output appears
     complete or not at all. It has a row for each cell and modality, see `AlignedCells`; of two files rows are called
     ``barcode-ATAC`` and ``barcode-RNA``. Its ending tells what it is: ``.h5ad``, or ``.parquet`` with the columns
-    `cell`, those of ``obs``, and ``epifoundation_aligned_0`` and so on.
+    `cell`, those of ``obs``, and ``epifoundation_aligned_0`` and so on. A column of the data that has one of these
+    names makes room.
 
     Args:
         atac: an .h5ad, .h5mu or 10x .h5 file of raw peak counts; None for RNA alone.
@@ -127,7 +128,7 @@ def align_files(
         model: see `align_cells`, also for all arguments not named here.
         output: the file to write.
         tokenizer: by default that of the checkpoint.
-        overwrite: replace `output` if it exists.
+        overwrite: replace `output` if it exists, but never an input.
         key_added: key of ``obsm``; not used for .parquet.
         atac_modality: see `align_cells`.
         rna_modality: see `align_cells`.
@@ -148,7 +149,7 @@ def align_files(
         raise ValueError(f"cannot tell from its ending what {output} is to be: expected .h5ad or .parquet")
     with (
         open_both(atac, rna, atac_modality, rna_modality) as (peaks, genes),
-        new_file(output, overwrite=overwrite) as partial,
+        new_file(output, overwrite=overwrite, inputs=(atac, rna)) as partial,
     ):
         run = aligning_run(model, tokenizer, **options)
         num_cells = sum(source.num_cells for source in (peaks, genes) if source is not None)
@@ -283,6 +284,7 @@ def _write_parquet(table: AnnData, key: str, partial: Path) -> None:
     numbers = np.asarray(table.obsm[key])
     columns = {f"{UNS_KEY}_{i}": numbers[:, i] for i in range(numbers.shape[1])}
     frame = pd.concat([table.obs, pd.DataFrame(columns, index=table.obs.index)], axis=1)
-    found = pa.Table.from_pandas(frame.rename_axis("cell").reset_index(), preserve_index=False)
+    frame = frame.drop(columns="cell", errors="ignore").rename_axis("cell").reset_index()
+    found = pa.Table.from_pandas(frame, preserve_index=False)
     metadata = (found.schema.metadata or {}) | {UNS_KEY: json.dumps(without_nan(table.uns[UNS_KEY]))}
     pq.write_table(found.replace_schema_metadata(metadata), partial)

@@ -116,7 +116,7 @@ def impute_expression_of_file(
         model: see `impute_expression`, also for all arguments not named here.
         output: the .h5ad file to write: 4 bytes per cell and gene.
         tokenizer: by default that of the checkpoint.
-        overwrite: replace `output` if it exists.
+        overwrite: replace `output` if it exists, but never an input.
         reference: an .h5ad, .h5mu or 10x .h5 file of raw gene counts.
         num_neighbors: see `impute_expression`.
         weights: see `impute_expression`.
@@ -139,7 +139,10 @@ def impute_expression_of_file(
     if Path(output).suffix != ".h5ad":
         raise ValueError(f"cannot tell from its ending what {output} is to be: expected .h5ad")
     settings = _Settings(num_neighbors, weights, genes, allow_float_counts)
-    with open_peak_file(path, modality) as source, new_file(output, overwrite=overwrite) as partial:
+    with (
+        open_peak_file(path, modality) as source,
+        new_file(output, overwrite=overwrite, inputs=(path, reference)) as partial,
+    ):
         table = None if reference is None else GeneFile.open(reference, reference_modality)
         try:
             way = _way(source, table, model, tokenizer, settings, **options)
@@ -245,7 +248,7 @@ def _by_neighbors(source: PeakSource, reference: GeneFile | GeneTable, run: Cell
         step = max(1, LEVELS_AT_A_TIME // measured.shape[1])
         for start in range(0, len(shares), step):
             rows = slice(start, start + step)
-            levels[rows] = (_sparse(shares[rows], nearest.indices[rows], len(by_rna[is_known])) @ measured).toarray()
+            levels[rows] = (_sparse(shares[rows], nearest.indices[rows], measured.shape[0]) @ measured).toarray()
         return coverage
 
     about = {

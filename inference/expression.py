@@ -119,7 +119,7 @@ def predict_expression_of_file(
     with open_peak_file(path, modality) as source:
         if Path(output).suffix != ".h5ad":
             raise ValueError(f"cannot tell from its ending what {output} is to be: expected .h5ad")
-        with new_file(output, overwrite=overwrite) as partial:
+        with new_file(output, overwrite=overwrite, inputs=[path]) as partial:
             run = _predictor(model, tokenizer, **options)
             wanted = wanted_genes(run.tokenizer, genes)
             shape = (source.num_cells, len(wanted.ids))

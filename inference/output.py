@@ -3,7 +3,7 @@
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,16 +15,25 @@ CHECKPOINT_ENDINGS = (
 
 
 @contextmanager
-def new_file(output: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+def new_file(
+    output: str | os.PathLike[str], *, overwrite: bool = False, inputs: Iterable[str | os.PathLike[str] | None] = ()
+) -> Iterator[Path]:
     """Give the path of an empty file beside `output`, which takes its name when the block ends well.
 
     After an error or an interruption it is removed, and what was at `output` is still there.
 
+    Args:
+        output: the file to write.
+        overwrite: replace it if it exists.
+        inputs: files that are never replaced, as the output lacks what they hold.
+
     Raises:
-        FileExistsError: if there is a file at `output`, unless `overwrite`.
+        FileExistsError: if there is a file at `output`, unless `overwrite`; or if it is one of the inputs.
         OSError: if `output` is a folder, or its folder does not exist or cannot be written.
     """
     target = checked_target(output, overwrite=overwrite)
+    if target in {Path(os.path.realpath(path)) for path in inputs if path is not None}:
+        raise FileExistsError(f"{output} is an input, whose counts the output would not hold: choose another name")
     partial = _beside(target)
     with _writing_explained(target):
         partial.open("xb").close()

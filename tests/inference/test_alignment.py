@@ -117,6 +117,16 @@ def test_one_modality_is_enough(peaks_file, rna_file, rna, aligner_checkpoint, t
     assert both.table.n_obs == 70
 
 
+def test_columns_of_the_data_make_room_for_those_of_the_table(rna, rna_file, aligner_checkpoint, tmp_path):
+    rna.obs = rna.obs.assign(cell="own", barcode="own", modality="own")
+    rna.write_h5ad(rna_file)
+    align_files(None, rna_file, aligner_checkpoint, tmp_path / "out.parquet")
+    found = pd.read_parquet(tmp_path / "out.parquet")
+    assert found["cell"].tolist() == found["barcode"].tolist() == rna.obs_names.tolist()
+    assert set(found["modality"]) == {"RNA"}
+    assert found["kind"].tolist() == rna.obs["kind"].tolist()
+
+
 def test_a_mudata_holds_both(adata, rna, aligner, gene_tokenizer):
     mudata = pytest.importorskip("mudata")
     with warnings.catch_warnings():
@@ -176,6 +186,10 @@ def test_the_output_is_a_table_or_nothing(peaks_file, rna_file, aligner_checkpoi
         align_files(peaks_file, rna_file, aligner_checkpoint, tmp_path / "out.csv")
     with pytest.raises(FileExistsError, match="exists"):
         align_files(peaks_file, None, aligner_checkpoint, rna_file)
+    content = rna_file.read_bytes()
+    with pytest.raises(FileExistsError, match="is an input, whose counts the output would not hold"):
+        align_files(peaks_file, rna_file, aligner_checkpoint, rna_file, overwrite=True)
+    assert rna_file.read_bytes() == content
     broken = anndata.read_h5ad(rna_file)
     broken.X.data[0] = np.nan
     broken.write_h5ad(rna_file)

@@ -156,6 +156,9 @@ def test_the_output_is_an_h5ad_or_nothing(peaks_file, rna_file, aligner_checkpoi
         impute_expression_of_file(peaks_file, aligner_checkpoint, tmp_path / "out.parquet", reference=rna_file)
     with pytest.raises(FileExistsError, match="exists"):
         impute_expression_of_file(peaks_file, aligner_checkpoint, rna_file, reference=rna_file)
+    for taken in (peaks_file, rna_file):
+        with pytest.raises(FileExistsError, match="is an input"):
+            impute_expression_of_file(peaks_file, aligner_checkpoint, taken, reference=rna_file, overwrite=True)
     with pytest.raises(FileNotFoundError, match=r"none\.h5ad"):
         impute_expression_of_file(
             peaks_file, aligner_checkpoint, tmp_path / "out.h5ad", reference=tmp_path / "none.h5ad"
