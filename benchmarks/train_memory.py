@@ -109,7 +109,8 @@ def report(runs: dict, arguments: argparse.Namespace) -> None:
     lines += table(("optimiser", *columns.values(), "state on disk, MB"), rows)
     lazy = runs["LazyAdamW"]
     ratios = {
-        f"AdamW over LazyAdamW: {text}": runs["AdamW"][name]["median"] / lazy[name]["median"]
+        f"{peer} over LazyAdamW: {text}": runs[peer][name]["median"] / lazy[name]["median"]
+        for peer in ("AdamW", "AdamW, fused")
         for name, text in columns.items()
     }
     lines += ["", *table(("", "times better"), ratios.items())]
