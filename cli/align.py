@@ -265,16 +265,18 @@ def match(
     is among the 1, 5 or 10 nearest. With --label-key: how often a cell has the label of its nearest cells of the other
     modality. Beside them stand the same with partners and labels shuffled. Use cells that the model did not learn from.
 
-    The folder gets match.md, match.json, and match.png, a map of the cells of both modalities.
+    The folder gets match.md, match.json, and match.png, a map of the cells of both modalities. Needs the extra 'plot'.
 
     Example: epifoundation align match atac.h5ad --rna rna.h5ad --model aligned --label-key cell_type --output matched
     """
     from epifoundation.evaluation.matching_report import matching_report, plot_modalities
+    from epifoundation.evaluation.plots import refuse_missing_plot_libraries
     from epifoundation.inference import load_tokenizer
     from epifoundation.inference.alignment import align_sources, aligning_run, open_both
     from epifoundation.inference.output import new_folder
 
     quiet_libraries()
+    refuse_missing_plot_libraries()
     rna = _rna_of(inputs, rna)
     if rna is None:
         raise ValueError("there are no cells by RNA to compare with: name their file with --rna")

@@ -59,19 +59,22 @@ def cluster(
     Fragments are counted in the peaks of the model, the cells embedded, joined to their nearest neighbours, clustered
     (Leiden) and laid out in the plane (UMAP). The folder gets clusters.csv (barcode, cluster, umap_1, umap_2,
     num_peaks), clusters.png, and cells.h5ad with the same in obs and obsm. Clusters are numbered from 0, the largest
-    first; cells without peaks have none. Neighbours are exact: minutes for 100,000 cells. Needs the extra 'clustering'.
+    first; cells without peaks have none. Neighbours are exact: minutes for 100,000 cells. Needs the extras 'clustering'
+    and 'plot'.
 
     Example: epifoundation cluster fragments.tsv.gz --barcodes barcodes.tsv --output clusters
 
     Example: epifoundation cluster atac.h5ad --model checkpoint --output clusters --label-key cell_type
     """
     from epifoundation.evaluation.clustering import refuse_missing_libraries
+    from epifoundation.evaluation.plots import refuse_missing_plot_libraries
     from epifoundation.inference import default_checkpoint, embed_file, load_tokenizer
     from epifoundation.inference.output import new_folder
 
     checkpoint = model or str(default_checkpoint())
     quiet_libraries()
     refuse_missing_libraries()
+    refuse_missing_plot_libraries()
     with (
         new_folder(output) as folder,
         peak_file(

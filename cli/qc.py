@@ -52,11 +52,13 @@ def qc(
     from epifoundation.dataset_builders.quality.fragment_quality import fragment_quality
     from epifoundation.dataset_builders.quality.quality_filters import QualityFilters
     from epifoundation.dataset_builders.readers.fragment_files import FragmentFile
+    from epifoundation.evaluation.plots import refuse_missing_plot_libraries
     from epifoundation.evaluation.quality_plots import plot_quality
     from epifoundation.inference.output import new_file
 
     if output.suffix not in (".tsv", ".parquet"):
         raise ValueError(f"cannot tell what {output} is to be: expected a name that ends with .tsv or .parquet")
+    refuse_missing_plot_libraries(["matplotlib"])
     filters = QualityFilters.named(quality_control)
     figure_path = output.with_suffix(".png")
     with new_file(output, overwrite=overwrite) as table_file, new_file(figure_path, overwrite=overwrite) as figure_file:

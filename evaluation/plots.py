@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,17 @@ if TYPE_CHECKING:
 # faint on white, comes last.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+
+def refuse_missing_plot_libraries(names: Sequence[str] = ("matplotlib", "umap")) -> None:
+    """Check before minutes of work that the picture at their end can be drawn, without importing what draws it.
+
+    Raises:
+        ImportError: if one of the libraries is not there; the message tells the command that installs it.
+    """
+    missing = [name for name in names if find_spec(name) is None]
+    if missing:
+        raise ImportError(f'the picture needs {" and ".join(missing)}: pip install "epifoundation[plot]"')
 
 
 def umap(embedding: np.ndarray, seed: int = 0, neighbors: Neighbors | None = None) -> np.ndarray:

@@ -63,9 +63,10 @@ _SIZES: dict[str, object] = {
 }
 _GENES: dict[str, object] = {"max_genes": 2_000, "num_eval_genes": 500, "freeze_peak_table": True}
 # Of the small model that is trained in minutes on a CPU, the same for all data. They were chosen on validation cells:
-# benchmarks/results/evaluate_settings.md, and for bone marrow the trials in small_checkpoint.md beside it. The peak
-# table starts from the LSI of the training cells. Genes leave it as it is; types train it further, for few epochs. Both
-# learn from all training cells, as the best of many epochs by a tenth of few cells is a matter of chance.
+# benchmarks/results/evaluate_settings.md, beside it small_checkpoint.md for bone marrow and training_snare.md for
+# expression. The peak table starts from the LSI of the training cells. Genes leave it as it is; types train it further,
+# for few epochs. Both learn from all training cells, as the best of many epochs by a tenth of few cells is a matter of
+# chance.
 SMALL: dict[str, dict[str, object]] = {
     "pretrain": _OPTIMISATION
     | _SIZES

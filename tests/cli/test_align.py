@@ -15,6 +15,7 @@ from epifoundation import (
     EpiFoundationForExpressionImputation,
 )
 from epifoundation.contrastive_alignment_epifoundation import default_gene_encoder
+from epifoundation.evaluation import plots
 from epifoundation.evaluation.matching import matching_scores
 from epifoundation.inference import align_cells, impute_expression
 from epifoundation.tokenization import GeneVocabulary, PeakTokenizer
@@ -149,7 +150,7 @@ def test_matching_scores_the_cells_of_both(run, adata, rna, peaks_file, rna_file
 
 
 def test_bad_requests_are_one_line_and_leave_nothing(
-    run_badly, adata, rna, peaks_file, rna_file, checkpoint, aligner, imputer, tmp_path
+    run_badly, adata, rna, peaks_file, rna_file, checkpoint, aligner, imputer, tmp_path, monkeypatch
 ):
     for name, change in (
         ("nan", lambda cells: cells.X.data.__setitem__(0, np.nan)),
@@ -188,3 +189,5 @@ def test_bad_requests_are_one_line_and_leave_nothing(
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "kept").touch()
     assert "full exists" in message("match", out="full")
+    monkeypatch.setattr(plots, "find_spec", lambda name: None)
+    assert "the picture needs matplotlib and umap" in message("match")

@@ -10,6 +10,7 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix
 from sklearn.metrics import adjusted_rand_score
 
+from epifoundation.evaluation import plots
 from epifoundation.inference import default_checkpoint, embed_cells, load_tokenizer
 from epifoundation_cli.cluster import _draw, _largest_first
 
@@ -119,7 +120,7 @@ def test_the_picture_of_many_clusters_names_the_largest(tmp_path, monkeypatch):
     assert len(legend.get_texts()) == 90
 
 
-def test_bad_input_is_one_line_and_leaves_nothing(run_badly, peaks_file, two_kinds, checkpoint, tmp_path):
+def test_bad_input_is_one_line_and_leaves_nothing(run_badly, peaks_file, two_kinds, checkpoint, tmp_path, monkeypatch):
     two_kinds.write_h5ad(tmp_path / "many.h5ad")
     of_other_genome = [f"chr9:{start}-{start + 50}" for start in range(0, 4_000, 100)]
     AnnData(two_kinds.X, var=pd.DataFrame(index=of_other_genome)).write_h5ad(tmp_path / "mouse.h5ad")
@@ -142,6 +143,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(run_badly, peaks_file, two_kin
     assert "exists: choose another name" in run_badly(
         "cluster", tmp_path / "many.h5ad", "-m", checkpoint, "-o", tmp_path / "full"
     )
+    monkeypatch.setattr(plots, "find_spec", lambda name: None)
+    assert "the picture needs matplotlib and umap" in run_badly("cluster", tmp_path / "many.h5ad", *out)
     assert names(tmp_path) == before
 
 

@@ -2,6 +2,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from epifoundation.evaluation import plots
+
 FRAGMENTS = Path(__file__).parents[1] / "reference" / "muon_quality" / "fragments.tsv.gz"
 
 
@@ -39,7 +41,7 @@ def test_other_genomes_have_no_tss(run, tmp_path):
     assert "tss_enrichment" not in pd.read_csv(tmp_path / "q.tsv", sep="\t")
 
 
-def test_bad_input_is_one_line_and_writes_nothing(run_badly, tmp_path):
+def test_bad_input_is_one_line_and_writes_nothing(run_badly, tmp_path, monkeypatch):
     (tmp_path / "page.tsv.gz").write_text("<html>")
     assert "HTML" in run_badly("qc", tmp_path / "page.tsv.gz", "-o", tmp_path / "q.tsv")
     assert "ends with .tsv or .parquet" in run_badly("qc", FRAGMENTS, "-o", tmp_path / "q.csv")
@@ -50,4 +52,6 @@ def test_bad_input_is_one_line_and_writes_nothing(run_badly, tmp_path):
     assert "page.tsv.gz, line 2: the fragment ends at 46,709,984, beyond the 46,709,983 base pairs of chr21" in beyond
     few = run_badly("qc", FRAGMENTS, "-o", tmp_path / "q.tsv", "--min-fragments", 10**6)
     assert "no barcode has 1,000,000 unique fragments or more: the richest of 68" in few
+    monkeypatch.setattr(plots, "find_spec", lambda name: None)
+    assert "the picture needs matplotlib: pip install" in run_badly("qc", FRAGMENTS, "-o", tmp_path / "q.tsv")
     assert [path.name for path in tmp_path.iterdir()] == ["page.tsv.gz"]

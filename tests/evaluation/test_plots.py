@@ -1,11 +1,13 @@
 import matplotlib as mpl
 import numpy as np
+import pytest
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
+from epifoundation.evaluation import plots
 from epifoundation.evaluation.neighbors import nearest_neighbors
-from epifoundation.evaluation.plots import plot_cells, umap
+from epifoundation.evaluation.plots import plot_cells, refuse_missing_plot_libraries, umap
 
 
 def test_each_label_has_its_colour_its_marker_and_its_count() -> None:
@@ -39,3 +41,11 @@ def test_umap_lays_out_by_the_neighbours_it_is_given() -> None:
     spread = np.linalg.norm(places - centres[kinds], axis=1).mean()
     assert np.linalg.norm(centres[0] - centres[1]) > 3 * spread
     np.testing.assert_array_equal(places, umap(embedding, 0, apart))
+
+
+def test_missing_libraries_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_missing_plot_libraries()
+    monkeypatch.setattr(plots, "find_spec", lambda name: None if name == "umap" else name)
+    refuse_missing_plot_libraries(["matplotlib"])
+    with pytest.raises(ImportError, match=r'the picture needs umap: pip install "epifoundation\[plot\]"'):
+        refuse_missing_plot_libraries()
