@@ -1,5 +1,6 @@
 """Bulk samples as a tokenised data set: BED files with a table of their cell types and assays."""
 
+import io
 import tempfile
 import warnings
 from pathlib import Path
@@ -38,7 +39,10 @@ def read_sample_table(labels: PathLike, folder: PathLike) -> pd.DataFrame:
         if not what(path):
             raise FileNotFoundError(f"{path} does not exist")
     separator = "," if Path(labels).suffix == ".csv" else "\t"
-    table = pd.read_csv(labels, sep=separator, dtype=str, keep_default_na=False, comment="#")
+    lines = Path(labels).read_text(encoding="utf-8-sig").splitlines()
+    # Not `comment="#"` of pandas, which would cut a name such as "donor #3" short.
+    text = io.StringIO("\n".join(line for line in lines if not line.startswith("#")))
+    table = pd.read_csv(text, sep=separator, dtype=str, keep_default_na=False)
     missing = [name for name in (FILE, CELL_TYPE, ASSAY) if name not in table.columns]
     if missing:
         raise ValueError(

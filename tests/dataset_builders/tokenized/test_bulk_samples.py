@@ -69,6 +69,12 @@ def test_commas_are_read_from_a_csv(samples: Path, tmp_path: Path) -> None:
     assert table.to_dict("records") == [{"file": str(samples / "s1.bed"), "cell_type": "B cell", "assay": "ATAC"}]
 
 
+def test_only_whole_lines_are_comments(samples: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.tsv").write_text("# of 2026\nfile\tcell_type\tassay\tdonor\ns1.bed\tB cell\t\tdonor #3\n")
+    (row,) = read_sample_table(tmp_path / "labels.tsv", samples).to_dict("records")
+    assert (row["cell_type"], row["assay"], row["donor"]) == ("B cell", None, "donor #3")
+
+
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
