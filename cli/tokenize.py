@@ -185,8 +185,7 @@ def _tokenizer(name: str | None, genome: str) -> "PeakTokenizer | None":
 def _refuse_with_labels(options: dict[str, Any]) -> None:
     given = [name for name, value in options.items() if value is not None]
     if given:
-        option = given[0].replace("_", "-")
-        raise ValueError(f"--{option} and --labels cannot be combined: the labels of bulk samples are in the table")
+        raise ValueError(f"{given[0]} and --labels cannot be combined: the labels of bulk samples are in the table")
 
 
 def _files(path: Path, rna: Path | None, subset: str | None) -> tuple[Any, Any]:

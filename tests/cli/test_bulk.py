@@ -95,8 +95,8 @@ def test_the_classifier_of_cell_types_serves_single_cells_too(model):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--rna", "x.h5ad"], "--rna and --labels cannot be combined"),
-        (["--cell-type-key", "x"], "--cell-type-key and --labels cannot be combined"),
+        (["--rna", "x.h5ad"], "error: --rna and --labels cannot be combined"),
+        (["--cell-type-key", "x"], "error: --cell-type-key and --labels cannot be combined"),
     ],
 )
 def test_options_that_bulk_samples_do_not_have(words, message, samples, run_badly, tmp_path):
