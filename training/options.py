@@ -11,7 +11,7 @@ from transformers import HfArgumentParser, TrainingArguments
 
 SETTINGS_SUFFIXES = (".yaml", ".yml")
 # Metrics of which less is better; the Trainer knows of losses only.
-LESS_IS_BETTER = ("loss", "mse", "foscttm", "batch_accuracy")
+LESS_IS_BETTER = ("loss", "mse", "foscttm", "batch_accuracy", "adversary_accuracy")
 # In place of a checkpoint: cells without measured genes have none to be pre-trained on.
 NEW_MODEL = "new"
 
@@ -141,7 +141,7 @@ class ContrastiveOptions(FinetuneOptions):
     gene_encoder: str | None = _option(None, "Checkpoint of an encoder of genes, with the ids of the tokenizer.")
     max_genes: int = _option(2_048, "Genes read of a cell, the most expressed ones.")
     use_typical_gene_counts: bool = _option(True, "Rank genes by their counts divided by what is usual for each.")
-    projection_size: int = _option(256, "Width of the space of both modalities.")
+    projection_size: int | None = _option(None, "Width of the space of both; by default the checkpoint's, else 256.")
     gene_hidden_size: int = _option(256, "Width of the encoder of genes.")
     gene_layers: int = _option(4, "Its layers.")
     gene_attention_heads: int = _option(4, "Its attention heads.")

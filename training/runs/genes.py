@@ -9,19 +9,21 @@ from epifoundation.training import metrics
 from epifoundation.training.cells import checkpoint_folder
 from epifoundation.training.collators import ExpressionCollator
 from epifoundation.training.options import ExpressionOptions, GeneOptions, RunArguments
-from epifoundation.training.runs.new_models import dropouts
+from epifoundation.training.runs.new_models import dropouts, new_gene_table
 from epifoundation.training.runs.running import GENE_COLUMNS, Cells, Objective, run_objective
 
 
 def finetune_expression(options: ExpressionOptions, args: RunArguments) -> dict[str, Any]:
-    """Learn the levels of expression of genes; see `pretrain` for what is left, returned and raised."""
+    """Learn the levels of expression of genes; see `run_objective` for what is left, returned and raised."""
 
     def build(tokenizer: PeakTokenizer, cells: Cells, is_fresh: bool) -> Objective:
+        folder = checkpoint_folder(options.model)
         model = EpiFoundationForExpressionPrediction.from_pretrained(
-            checkpoint_folder(options.model),
+            folder,
             num_expression_bins=options.num_expression_bins,
             # The batch is joined in pre-training only (paper, eq. 13).
             use_batch_embeddings=False,
+            **new_gene_table(folder, tokenizer),
             **dropouts(options),
         )
         levels = {"num_bins": options.num_expression_bins, "legacy": options.legacy_levels}

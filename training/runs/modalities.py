@@ -93,11 +93,12 @@ def _two_towers(options: ContrastiveOptions, tokenizer: PeakTokenizer) -> EpiFou
     settings: dict[str, Any] = {
         "gene_vocab_size": num_gene_ids,
         "max_genes": options.max_genes,
-        "projection_size": options.projection_size,
         "use_typical_gene_counts": options.use_typical_gene_counts,
         "use_batch_embeddings": False,
         **dropouts(options),
     }
+    if options.projection_size is not None:
+        settings["projection_size"] = options.projection_size
     kind = EpiFoundationForContrastiveAlignment
     if options.gene_encoder is not None:
         model = kind.from_towers(folder, checkpoint_folder(options.gene_encoder), **settings)

@@ -1,6 +1,7 @@
 """New models of a run: their sizes from the options and the tokenizer, their starting values from the cells."""
 
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from epifoundation import (
     EpiFoundationPreTrainedModel,
     PeakTokenizer,
 )
+from epifoundation.tokenization.tokenization_epifoundation import VOCAB_FILES_NAMES
 from epifoundation.training.initialization import (
     cell_embeddings,
     init_cell_projection,
@@ -64,6 +66,13 @@ def set_starting_values(
         sample = np.random.default_rng(seed).permutation(len(train))[:CELLS_TO_WHITEN]
         sample_of_train = train.select(np.sort(sample), keep_in_memory=True)
         init_cell_projection(model, cell_embeddings(model, tokenizer, sample_of_train, options.max_peaks))
+
+
+def new_gene_table(folder: str, tokenizer: PeakTokenizer) -> dict[str, int]:
+    """Size of the gene table for a checkpoint that was trained without genes; nothing for one that has its own."""
+    if tokenizer.gene_chromosome_ids is None or Path(folder, VOCAB_FILES_NAMES["genes_file"]).is_file():
+        return {}
+    return {"gene_vocab_size": len(tokenizer.gene_chromosome_ids)}
 
 
 def dropouts(options: FinetuneOptions) -> dict[str, Any]:

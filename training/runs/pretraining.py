@@ -3,6 +3,7 @@
 from typing import Any
 
 from epifoundation import (
+    EpiFoundationConfig,
     EpiFoundationForCombinedObjectives,
     EpiFoundationForMaskedPeaks,
     EpiFoundationForPeakToGeneAlignment,
@@ -15,7 +16,7 @@ from epifoundation.training.cells import checkpoint_folder
 from epifoundation.training.collators import AlignmentCollator
 from epifoundation.training.options import PretrainOptions, RunArguments
 from epifoundation.training.runs.genes import evaluation_genes, gene_collator_options
-from epifoundation.training.runs.new_models import new_config, set_starting_values
+from epifoundation.training.runs.new_models import new_config, new_gene_table, set_starting_values
 from epifoundation.training.runs.running import (
     GENE_COLUMNS,
     PEAK_COLUMNS,
@@ -132,12 +133,25 @@ def _model(
     seed: int,
 ) -> Any:
     """A new model, or that of a checkpoint, of whatever head."""
-    if options.model is not None:
-        weights = {name: getattr(options, name) for name in WEIGHTS}
-        return kind.from_pretrained(checkpoint_folder(options.model), **weights)
     has_batches = options.objective in WITH_GENES and options.use_batch_embeddings
     num_batches = len(cells.train.features["batch"].names) if has_batches else 0
+    if options.model is not None:
+        folder = checkpoint_folder(options.model)
+        weights = {name: getattr(options, name) for name in WEIGHTS}
+        model: Any = kind.from_pretrained(folder, **weights, **new_gene_table(folder, tokenizer))
+        if options.objective in WITH_GENES:
+            _refuse_other_batches(model.config, num_batches)
+        return model
     model = kind(new_config(options, tokenizer, num_batches=num_batches, use_batch_embeddings=has_batches))
     if is_fresh:
         set_starting_values(model, options, tokenizer, cells.train, seed)
     return model
+
+
+def _refuse_other_batches(config: EpiFoundationConfig, num_batches: int) -> None:
+    of_model = config.num_batches if config.use_batch_embeddings else 0
+    if of_model != num_batches:
+        raise ValueError(
+            f"the checkpoint has embeddings of {of_model} batches, this run needs {num_batches}: set "
+            f"use_batch_embeddings to {str(of_model > 0).lower()}, with data of the checkpoint's batches"
+        )

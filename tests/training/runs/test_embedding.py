@@ -65,7 +65,7 @@ def test_held_out_cells_must_be_of_two_types(
         cluster(data_folder, pretrained, tmp_path / "out", validation_data=one)
 
 
-def test_the_batch_is_unlearned_while_peaks_are_told_apart(data_folder: Path, pretrained: Path, tmp_path: Path) -> None:
+def test_the_checkpoint_keeps_how_it_was_corrected(data_folder: Path, pretrained: Path, tmp_path: Path) -> None:
     record = correct(data_folder, pretrained, tmp_path, adversarial_weight=0.5, gradient_reversal=0.3)
     config = EpiFoundationForBatchCorrection.from_pretrained(tmp_path).config
     assert (config.num_batches, config.adversarial_weight, config.gradient_reversal) == (3, 0.5, 0.3)

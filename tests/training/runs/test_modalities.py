@@ -94,8 +94,9 @@ def test_an_encoder_of_other_genes_is_refused(data_folder: Path, pretrained: Pat
         align(data_folder, pretrained, tmp_path / "out", gene_encoder=tower)
 
 
-def test_an_aligned_model_goes_on_with_its_own_encoder(data_folder: Path, aligned: Path, tmp_path: Path) -> None:
-    align(data_folder, aligned, tmp_path, learning_rate=0, gene_hidden_size=32)
+def test_an_aligned_model_goes_on_with_its_own_sizes(data_folder: Path, aligned: Path, tmp_path: Path) -> None:
+    own = words(data=data_folder, model=aligned, output_dir=tmp_path, learning_rate=0, gene_hidden_size=32)
+    finetune_contrastive(*read_options(ContrastiveOptions, [*words(**RUN), *own]))
     before, after = (load_file(folder / "model.safetensors") for folder in (aligned, tmp_path))
     assert before.keys() == after.keys()
     assert all((before[name] == after[name]).all() for name in before if "input_norm" not in name)

@@ -16,10 +16,10 @@ from epifoundation import (
     EpiFoundationModel,
     PeakTokenizer,
 )
-from epifoundation.training.options import PretrainOptions, read_options
-from epifoundation.training.runs import pretrain
+from epifoundation.training.options import ExpressionOptions, PretrainOptions, read_options
+from epifoundation.training.runs import finetune_expression, pretrain
 
-from ..conftest import SMALL_MODEL, SMALL_RUN, words
+from ..conftest import NUM_GENES, SMALL_MODEL, SMALL_RUN, words
 
 RUN = SMALL_RUN | {"num_train_epochs": 1, "curves": "false"}
 MODELS = {
@@ -88,6 +88,20 @@ def test_each_goes_on_from_any_other(objective: str, data_folder: Path, pretrain
     assert same
     assert all((before[name] == after[name]).all() for name in same)
     assert record["steps"] == 6
+
+
+def test_a_model_of_peaks_alone_goes_on_with_genes(atac_only: Path, data_folder: Path, tmp_path: Path) -> None:
+    run(atac_only, tmp_path / "peaks", objective="masked_peaks")
+    run(data_folder, tmp_path / "genes", model=tmp_path / "peaks")
+    model = EpiFoundationForPeakToGeneAlignment.from_pretrained(tmp_path / "genes")
+    assert model.config.gene_vocab_size == NUM_GENES + 4
+    folder = words(data=data_folder, model=tmp_path / "peaks", output_dir=tmp_path / "levels", max_genes=16)
+    finetune_expression(*read_options(ExpressionOptions, [*folder, *words(**RUN)]))
+
+
+def test_batches_must_be_those_of_the_checkpoint(data_folder: Path, pretrained: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="embeddings of 3 batches, this run needs 0: set use_batch_embeddings to true"):
+        run(data_folder, tmp_path, model=pretrained)
 
 
 @pytest.mark.parametrize("objective", ["peak_to_gene", "combined"])
