@@ -117,7 +117,8 @@ def batch_correction_metrics(prediction: EvalPrediction) -> dict[str, float]:
 
     `batch_accuracy` is that of a new classifier of the cell embeddings (logistic regression, cross-validated), to be
     compared with `largest_batch`, the share of the largest; `adversary_accuracy` is that of the model's own, which the
-    encoder has learned to mislead.
+    encoder has learned to mislead. Both are of cells with some peaks replaced, as in training; whole
+    cells may tell more.
     """
     replaced, embeddings, batch_logits = map(np.asarray, prediction.predictions)
     labels, batches = map(np.asarray, prediction.label_ids)
