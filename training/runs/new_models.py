@@ -68,7 +68,7 @@ def set_starting_values(
         init_cell_projection(model, cell_embeddings(model, tokenizer, sample_of_train, options.max_peaks))
 
 
-def new_gene_table(folder: str, tokenizer: PeakTokenizer) -> dict[str, int]:
+def new_gene_table(folder: str, tokenizer: PeakTokenizer) -> dict[str, Any]:
     """Size of the gene table for a checkpoint that was trained without genes; nothing for one that has its own."""
     if tokenizer.gene_chromosome_ids is None or Path(folder, VOCAB_FILES_NAMES["genes_file"]).is_file():
         return {}
