@@ -81,6 +81,8 @@ def test_models_that_predict_no_expression_are_refused(adata, trained_model, pre
 
 
 def test_the_output_is_an_h5ad_or_nothing(peaks_file, predictor_checkpoint, tmp_path, monkeypatch):
+    with pytest.raises(FileExistsError, match="is an input, whose counts the output would not hold"):
+        predict_expression_of_file(peaks_file, predictor_checkpoint, peaks_file, overwrite=True)
     with pytest.raises(ValueError, match=r"expected \.h5ad"):
         predict_expression_of_file(peaks_file, predictor_checkpoint, tmp_path / "out.parquet")
 
