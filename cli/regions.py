@@ -58,7 +58,7 @@ def embed(
         raise ValueError(f"cannot tell from its ending what {output} is to be: expected .h5ad or .parquet")
     with ExitStack() as stack:
         file = stack.enter_context(open_peak_file(path, modality))
-        partial = stack.enter_context(new_file(output, overwrite=overwrite))
+        partial = stack.enter_context(new_file(output, overwrite=overwrite, inputs=[path]))
         groups = cell_groups(file, groupby, group)
         run = prepare_run(
             model or str(default_checkpoint()),

@@ -115,8 +115,9 @@ def lines_of(scores: list[dict[str, Any]]) -> list[str]:
     rows = []
     for method in dict.fromkeys(row["method"] for row in scores):
         runs = [row for row in scores if row["method"] == method]
-        values = [np.array([run[metric] for run in runs]) for metric in SHOWN]
-        rows.append([method, *(f"{v.mean():.3f}" + f" ± {v.std():.3f}" * (len(runs) > 1) for v in values)])
+        values = np.array([[run[metric] for metric in SHOWN] for run in runs])
+        spreads = [f" ± {spread:.3f}" for spread in values.std(axis=0, ddof=1)] if len(runs) > 1 else [""] * len(SHOWN)
+        rows.append([method, *(f"{mean:.3f}{spread}" for mean, spread in zip(values.mean(0), spreads, strict=True))])
     seeds = sorted({row["seed"] for row in scores})
     lines = [*table(["method", *SHOWN], rows), "", f"Seeds: {', '.join(map(str, seeds))}. Higher is better in all; "]
     lines[-1] += "bASW and iLISI tell how well batches mix, the others how well types are kept apart."

@@ -60,6 +60,7 @@ def test_bad_requests_are_one_line_and_leave_nothing(run_badly, typed_file, chec
     assert "none of the 100 peaks overlaps" in message(str(other))
     assert "none.bed" in message(str(tmp_path / "none.bed"))
     assert "expected .h5ad or .parquet" in message(NAMES[0], out="out.csv")
+    assert "is an input" in message(NAMES[0], "--overwrite", out=typed_file.name)
     assert names(tmp_path) == before
 
 
