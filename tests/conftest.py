@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -12,6 +13,10 @@ _caches = os.environ.get("EPIFOUNDATION_TEST_CACHES")
 if _caches is None:
     _caches = tempfile.mkdtemp(prefix="epifoundation-tests-")
     atexit.register(shutil.rmtree, _caches, ignore_errors=True)
+
+# A shell starts what it puts into the background with Ctrl-C ignored, and so would every process that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.update(
     EPIFOUNDATION_TEST_CACHES=_caches,
