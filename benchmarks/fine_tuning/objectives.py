@@ -57,14 +57,14 @@ def main() -> None:
     for name in ("snare", "cortex"):
         for seed in arguments.seeds if getattr(arguments, name) else ():
             report["scores"] += scores_of(name, [Path(file) for file in getattr(arguments, name)], seed, arguments)
-    words = "--snare atac.h5ad rna.h5ad --cortex atac.h5ad rna.h5ad --write"
+    files = "".join(f"--{name} atac.h5ad rna.h5ad " for name in ("snare", "cortex") if getattr(arguments, name))
     leave_results(
         "objectives",
         "Objectives of pre-training: cell types of held-out cells",
         report,
         lines_of(report["scores"]),
         arguments.write,
-        words=words,
+        words=f"{files}--seeds {' '.join(map(str, arguments.seeds))} --write",
         notes=HERE / "notes_objectives.md",
         script="fine_tuning/objectives",
     )
