@@ -73,11 +73,12 @@ class CellCollator(ABC):
     def _joined(self, cells: list[np.ndarray]) -> dict[str, Tensor]:
         if not self.packing:
             return dict(self.tokenizer.pad([{"input_ids": cell} for cell in cells], return_tensors="pt"))
-        input_ids = np.concatenate(cells)
+        input_ids = np.concatenate(cells, dtype=np.int64)
+        chromosome_ids = self.tokenizer.peak_chromosome_ids.take(input_ids).astype(np.int64)
         boundaries = np.cumsum([0, *map(len, cells)], dtype=np.int32)
         return {
-            "input_ids": torch.from_numpy(input_ids.astype(np.int64))[None],
-            "chromosome_ids": torch.from_numpy(self.tokenizer.peak_chromosome_ids[input_ids].astype(np.int64))[None],
+            "input_ids": torch.from_numpy(input_ids)[None],
+            "chromosome_ids": torch.from_numpy(chromosome_ids)[None],
             "cu_seq_lens_q": torch.from_numpy(boundaries),
         }
 
@@ -139,29 +140,35 @@ class GeneCollator(CellCollator):
     def _targets(self, rows: Sequence[Row], rngs: Sequence[np.random.Generator]) -> dict[str, Tensor]:
         if self.fixed_gene_ids is None:
             drawn = [self._draw(row, rng) for row, rng in zip(rows, rngs, strict=True)]
-            asked = [self._labels(row, ids) for row, ids in zip(rows, drawn, strict=True)]
-            gene_ids, labels = _padded(drawn, 0), _padded(asked, IGNORED_LABEL)
+            gene_ids = _padded([ids for ids, _ in drawn], 0)
+            labels = _padded([asked for _, asked in drawn], IGNORED_LABEL)
         else:
             gene_ids = torch.from_numpy(self.fixed_gene_ids)
             labels = torch.from_numpy(np.stack([self._labels(row, self.fixed_gene_ids) for row in rows]))
-        chromosome_ids = torch.from_numpy(self._chromosome_of_gene[gene_ids.numpy()])
+        chromosome_ids = torch.from_numpy(self._chromosome_of_gene.take(gene_ids.numpy()))
         targets = {"gene_ids": gene_ids, "gene_chromosome_ids": chromosome_ids, "labels": labels}
         if self.use_batches:
             targets["batch_ids"] = torch.tensor([int(row["batch"]) for row in rows])
         return targets
 
-    def _draw(self, row: Row, rng: np.random.Generator) -> np.ndarray:
-        return draw_genes(row["gene_ids"], self.all_gene_ids, self.max_genes, rng)[0]
+    def _draw(self, row: Row, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Gene ids drawn for a cell, and what the row says about each."""
+        expressed = np.asarray(row["gene_ids"], dtype=np.int64)
+        places, others = draw_genes(expressed, self.all_gene_ids, self.max_genes, rng)
+        said = self._labels_of_expressed(row)[places]
+        labels = np.concatenate([said, np.zeros(len(others), dtype=said.dtype)])
+        return np.concatenate([expressed[places], others]), labels
+
+    def _labels(self, row: Row, gene_ids: np.ndarray) -> np.ndarray:
+        """What the row says about each of `gene_ids`: 0 for a gene that is not expressed."""
+        said = self._labels_of_expressed(row)
+        table = np.zeros(len(self.gene_chromosome_ids), dtype=said.dtype)
+        table[np.asarray(row["gene_ids"], dtype=np.int64)] = said
+        return table[gene_ids]
 
     @abstractmethod
-    def _labels(self, row: Row, gene_ids: np.ndarray) -> np.ndarray:
-        """What the row says about each of `gene_ids`."""
-
-    def _per_gene(self, row: Row, values: np.ndarray | int) -> np.ndarray:
-        """`values` of the cell's expressed genes at their ids, 0 elsewhere."""
-        table = np.zeros(len(self.gene_chromosome_ids), np.result_type(values))
-        table[np.asarray(row["gene_ids"], dtype=np.int64)] = values
-        return table
+    def _labels_of_expressed(self, row: Row) -> np.ndarray:
+        """What the row says about each of its expressed genes."""
 
 
 class AlignmentCollator(GeneCollator):
@@ -171,8 +178,8 @@ class AlignmentCollator(GeneCollator):
     evaluation all cells get the same `gene_ids`. For the arguments see `GeneCollator`.
     """
 
-    def _labels(self, row: Row, gene_ids: np.ndarray) -> np.ndarray:
-        return self._per_gene(row, 1)[gene_ids]
+    def _labels_of_expressed(self, row: Row) -> np.ndarray:
+        return np.ones(len(row["gene_ids"]), dtype=np.int64)
 
 
 class ExpressionCollator(GeneCollator):
@@ -203,16 +210,17 @@ class ExpressionCollator(GeneCollator):
         self.balanced = balanced
         self.legacy = legacy
 
-    def _draw(self, row: Row, rng: np.random.Generator) -> np.ndarray:
+    def _draw(self, row: Row, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         if self.balanced:
             return super()._draw(row, rng)
-        if self.max_genes >= len(self.all_gene_ids):
-            return self.all_gene_ids
-        return rng.choice(self.all_gene_ids, self.max_genes, replace=False, shuffle=False)
+        gene_ids = self.all_gene_ids
+        if self.max_genes < len(gene_ids):
+            gene_ids = rng.choice(gene_ids, self.max_genes, replace=False, shuffle=False)
+        return gene_ids, self._labels(row, gene_ids)
 
-    def _labels(self, row: Row, gene_ids: np.ndarray) -> np.ndarray:
-        levels = expression_levels(np.asarray(row["gene_counts"]), self.num_bins, legacy=self.legacy)
-        return self._per_gene(row, levels.astype(np.float32))[gene_ids]
+    def _labels_of_expressed(self, row: Row) -> np.ndarray:
+        counts = np.asarray(row["gene_counts"])
+        return expression_levels(counts, self.num_bins, legacy=self.legacy).astype(np.float32)
 
 
 def draw_peaks(input_ids: Any, max_peaks: int, rng: np.random.Generator | None) -> np.ndarray:
@@ -231,8 +239,8 @@ def draw_peaks(input_ids: Any, max_peaks: int, rng: np.random.Generator | None) 
 
 
 def draw_genes(
-    expressed: Any, all_gene_ids: np.ndarray, max_genes: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+    expressed: np.ndarray, all_gene_ids: np.ndarray, max_genes: int, rng: np.random.Generator
+) -> tuple[np.ndarray | slice, np.ndarray]:
     """Draw genes of one cell, half expressed and half not.
 
     Of both kinds as many are drawn as there are expressed genes, at most ``max_genes // 2``. A cell in which (nearly)
@@ -245,22 +253,23 @@ def draw_genes(
         rng: the source of the draw.
 
     Returns:
-        The gene ids and, for each, 1 if it is expressed and 0 if not.
+        The places among `expressed` of the expressed genes drawn (all of them as one slice), and the ids of the others.
     """
-    expressed = np.asarray(expressed, dtype=np.int64)
+    num_each = min(max_genes // 2, len(expressed))
+    places: np.ndarray | slice = slice(None)
+    if num_each < len(expressed):
+        places = rng.choice(len(expressed), num_each, replace=False, shuffle=False)
     is_other = np.ones(len(all_gene_ids), dtype=bool)
     is_other[expressed - all_gene_ids[0]] = False
     # Not all_gene_ids[is_other]: a mask without a pattern makes numpy guess each gene, ten times slower.
-    others = np.flatnonzero(is_other) + all_gene_ids[0]
-    num_each = min(max_genes // 2, len(expressed))
-    ones = rng.choice(expressed, num_each, replace=False, shuffle=False)
-    zeros = rng.choice(others, min(num_each, len(others)), replace=False, shuffle=False)
-    return np.concatenate([ones, zeros]), np.repeat([1, 0], [len(ones), len(zeros)])
+    others = np.flatnonzero(is_other)
+    drawn = rng.choice(others, min(num_each, len(others)), replace=False, shuffle=False)
+    return places, drawn + all_gene_ids[0]
 
 
 def _padded(arrays: list[np.ndarray], value: int) -> Tensor:
     dtype = np.result_type(*arrays) if arrays else np.int64
-    out = np.full((len(arrays), max(map(len, arrays), default=0)), value, dtype=dtype)
+    out = np.empty((len(arrays), max(map(len, arrays), default=0)), dtype=dtype)
     for row, array in zip(out, arrays, strict=True):
-        row[: len(array)] = array
+        row[: len(array)], row[len(array) :] = array, value
     return torch.from_numpy(out)
