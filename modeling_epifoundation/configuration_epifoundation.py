@@ -80,8 +80,9 @@ class EpiFoundationConfig(PreTrainedConfig):
             (Atacformer: unknown, beginning, separator).
         use_batch_embeddings: join a batch embedding to the cell embedding in the gene decoders
             (paper, pre-training; ablated in its table 4).
-        use_gene_bias: add a learned starting value to each gene's logit of being expressed. Set to the genes'
-            log-odds it spares the decoder from learning how frequent each gene is; the official model has none.
+        use_gene_bias: add a learned starting value to each gene's logit of being expressed; where expression is
+            imputed, give both linear maps of the head a bias. Set to the genes' log-odds or mean levels it spares the
+            head from learning how frequent each gene is; the official models have none.
         tie_word_embeddings: the scores of masked peaks are products with the peak table itself.
         peak_to_gene_weight: of peak-to-gene alignment in the sum of objectives of pre-training.
         replaced_peaks_weight: of replaced peaks in this sum.

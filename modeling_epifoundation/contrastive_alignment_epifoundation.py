@@ -187,8 +187,9 @@ class EpiFoundationForExpressionImputation(EpiFoundationPreTrainedModel):
         size = config.projection_size
         self.epifoundation = EpiFoundationModel(config)
         self.peak_projection = nn.Linear(config.hidden_size, size, bias=False)
+        has_bias = config.use_gene_bias
         self.imputation = nn.Sequential(
-            nn.Linear(size, size, bias=False), nn.ReLU(), nn.Linear(size, num_genes, bias=False)
+            nn.Linear(size, size, bias=has_bias), nn.ReLU(), nn.Linear(size, num_genes, bias=has_bias)
         )
         self.post_init()
 

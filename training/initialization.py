@@ -1,11 +1,20 @@
 """Starting values learned from the training cells themselves, for data too small to learn a peak table from nothing."""
 
+from typing import cast
+
 import numpy as np
 import torch
+import torch.nn.functional as F
 from datasets import Dataset
+from torch import nn
 
-from epifoundation import EpiFoundationForPeakToGeneAlignment, EpiFoundationPreTrainedModel
+from epifoundation import (
+    EpiFoundationForExpressionImputation,
+    EpiFoundationForPeakToGeneAlignment,
+    EpiFoundationPreTrainedModel,
+)
 from epifoundation.configuration_epifoundation import FIRST_GENE_ID
+from epifoundation.dataset_builders.clustering.expression import log_normalized
 from epifoundation.dataset_builders.clustering.lsi import LatentSemanticIndex
 from epifoundation.dataset_builders.tokenized.paired_cells import count_matrix, peak_matrix
 from epifoundation.tokenization import PeakTokenizer
@@ -100,10 +109,42 @@ def init_cell_projection(model: EpiFoundationForPeakToGeneAlignment, cell_embedd
         cell_embeddings: (cells, hidden) embeddings of training cells by this very model.
     """
     decoder = model.alignment_decoder
-    mean = cell_embeddings.mean(axis=0)
-    covariance = np.cov(cell_embeddings, rowvar=False)
+    _let_read_whitened(decoder.cell_proj, decoder.query_proj.bias, cell_embeddings)
+
+
+@torch.no_grad()
+def init_imputation(model: EpiFoundationForExpressionImputation, cells: Dataset, cell_embeddings: np.ndarray) -> None:
+    """Let imputation start at the mean level of each gene, and on whitened cells; see `init_cell_projection`.
+
+    Without this the head learns the means and little else: of embeddings that share a long common part, each of its
+    hidden units hears that part alone and is on in all cells or in none.
+
+    Args:
+        model: its `imputation` is changed in place.
+        cells: tokenised training cells.
+        cell_embeddings: (cells, hidden) embeddings of these cells by the encoder of this very model.
+
+    Raises:
+        ValueError: if the model was made without ``use_gene_bias``.
+    """
+    first, _, last = cast("list[nn.Linear]", list(model.imputation))
+    if last.bias is None:
+        raise ValueError("the head has no bias; set use_gene_bias=True in its configuration")
+    embeddings = torch.from_numpy(cell_embeddings).to(first.weight)
+    aligned = F.normalize(model.peak_projection(embeddings), dim=-1)
+    first.bias.zero_()
+    _let_read_whitened(first, first.bias, aligned.double().cpu().numpy())
+    levels = log_normalized(count_matrix(cells, FIRST_GENE_ID + len(last.bias))[:, FIRST_GENE_ID:])
+    last.weight.zero_()
+    last.bias.copy_(torch.from_numpy(np.asarray(levels.mean(axis=0)).ravel()))
+
+
+def _let_read_whitened(linear: nn.Linear, bias: torch.Tensor, embeddings: np.ndarray) -> None:
+    """Change a map, and the bias behind it, so that it acts on the whitened (cells, hidden) embeddings."""
+    mean = embeddings.mean(axis=0)
+    covariance = np.cov(embeddings, rowvar=False)
     covariance += 0.01 * covariance.trace() / len(covariance) * np.eye(len(covariance))
     variances, axes = np.linalg.eigh(covariance)
-    whitening = torch.from_numpy((axes / np.sqrt(variances)) @ axes.T).to(decoder.cell_proj.weight)
-    decoder.cell_proj.weight.copy_(decoder.cell_proj.weight @ whitening)
-    decoder.query_proj.bias.sub_(decoder.cell_proj.weight @ torch.from_numpy(mean).to(whitening))
+    whitening = torch.from_numpy((axes / np.sqrt(variances)) @ axes.T).to(linear.weight)
+    linear.weight.copy_(linear.weight @ whitening)
+    bias.sub_(linear.weight @ torch.from_numpy(mean).to(whitening))

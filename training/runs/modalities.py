@@ -15,8 +15,9 @@ from epifoundation.dataset_builders.tokenized.gene_ranks import typical_gene_cou
 from epifoundation.training import metrics
 from epifoundation.training.cells import checkpoint_folder
 from epifoundation.training.contrastive import ContrastiveCollator, ImputationCollator
+from epifoundation.training.initialization import cell_embeddings, init_imputation
 from epifoundation.training.options import ContrastiveOptions, ImputationOptions, RunArguments
-from epifoundation.training.runs.new_models import dropouts
+from epifoundation.training.runs.new_models import dropouts, some_cells
 from epifoundation.training.runs.running import GENE_COLUMNS, Cells, Objective, run_objective
 
 # Classes whose checkpoints hold the ATAC side of an aligned model.
@@ -61,7 +62,8 @@ def finetune_imputation(options: ImputationOptions, args: RunArguments) -> dict[
 
     def build(tokenizer: PeakTokenizer, cells: Cells, is_fresh: bool) -> Objective:
         folder = checkpoint_folder(options.model)
-        if not ALIGNED.intersection(EpiFoundationConfig.from_pretrained(folder).architectures or ()):
+        known = EpiFoundationConfig.from_pretrained(folder)
+        if not ALIGNED.intersection(known.architectures or ()):
             raise ValueError(
                 f"{options.model} has no ATAC side that was aligned to RNA: expected a checkpoint of "
                 "'finetune contrastive'"
@@ -70,9 +72,13 @@ def finetune_imputation(options: ImputationOptions, args: RunArguments) -> dict[
             folder,
             gene_vocab_size=_num_gene_ids(tokenizer),
             num_imputed_genes=None,
+            use_gene_bias=True,
             ignore_mismatched_sizes=True,
             **dropouts(options),
         )
+        if is_fresh and not _imputes_these_genes(known, model.config):
+            sample = cell_embeddings(model, tokenizer, some_cells(cells.train, args.seed), options.max_peaks)
+            init_imputation(model, cells.train, sample)
         return Objective(
             "imputation",
             model,
@@ -84,6 +90,12 @@ def finetune_imputation(options: ImputationOptions, args: RunArguments) -> dict[
         )
 
     return run_objective(options, args, build, GENE_COLUMNS, options.model, needs_genes=True)
+
+
+def _imputes_these_genes(known: EpiFoundationConfig, config: EpiFoundationConfig) -> bool:
+    """Whether a checkpoint has a head that is gone on with."""
+    is_head = EpiFoundationForExpressionImputation.__name__ in (known.architectures or ())
+    return is_head and known.use_gene_bias and known.gene_vocab_size == config.gene_vocab_size
 
 
 def _two_towers(options: ContrastiveOptions, tokenizer: PeakTokenizer) -> EpiFoundationForContrastiveAlignment:

@@ -63,9 +63,13 @@ def set_starting_values(
     if options.use_gene_bias:
         init_gene_bias(model, train)
     if options.whiten_cells:
-        sample = np.random.default_rng(seed).permutation(len(train))[:CELLS_TO_WHITEN]
-        sample_of_train = train.select(np.sort(sample), keep_in_memory=True)
-        init_cell_projection(model, cell_embeddings(model, tokenizer, sample_of_train, options.max_peaks))
+        init_cell_projection(model, cell_embeddings(model, tokenizer, some_cells(train, seed), options.max_peaks))
+
+
+def some_cells(train: Dataset, seed: int) -> Dataset:
+    """As many as it takes to tell how embeddings vary."""
+    sample = np.random.default_rng(seed).permutation(len(train))[:CELLS_TO_WHITEN]
+    return train.select(np.sort(sample), keep_in_memory=True)
 
 
 def new_gene_table(folder: str, tokenizer: PeakTokenizer) -> dict[str, Any]:

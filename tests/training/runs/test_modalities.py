@@ -124,7 +124,7 @@ def test_rna_is_needed(
 
 
 def test_expression_is_imputed_for_every_gene(data_folder: Path, aligned: Path, cells: Dataset, tmp_path: Path) -> None:
-    options = {"learning_rate": 0.02, "num_train_epochs": 25, "max_peaks": 80, "hidden_dropout_prob": 0}
+    options = {"learning_rate": 1e-3, "num_train_epochs": 60, "max_peaks": 80, "hidden_dropout_prob": 0}
     record = impute(data_folder, aligned, tmp_path, **options)
     assert record["metrics"]["eval_mse"] == pytest.approx(record["metrics"]["eval_loss"], rel=1e-4)
     errors = [entry["eval_mse"] for entry in record["log"] if "eval_mse" in entry]
@@ -132,6 +132,21 @@ def test_expression_is_imputed_for_every_gene(data_folder: Path, aligned: Path, 
     assert {"eval_pearson", "eval_spearman"} <= record["metrics"].keys()
     model = EpiFoundationForExpressionImputation.from_pretrained(tmp_path)
     assert model.imputation[2].out_features == NUM_GENES
+
+
+def test_imputation_starts_at_the_mean_level_of_each_gene(
+    data_folder: Path, aligned: Path, cells: Dataset, tmp_path: Path
+) -> None:
+    impute(data_folder, aligned, tmp_path / "once", learning_rate=0, validation_share=0, eval_strategy="no")
+    levels = np.zeros((len(cells), NUM_GENES))
+    for values, row in zip(levels, cells, strict=True):
+        counts = np.array(row["gene_counts"])
+        values[np.array(row["gene_ids"]) - 4] = np.log1p(counts * 10_000 / counts.sum())
+    start = EpiFoundationForExpressionImputation.from_pretrained(tmp_path / "once").imputation[-1].bias
+    np.testing.assert_allclose(start.detach().numpy(), levels.mean(axis=0), rtol=1e-5)
+    impute(data_folder, tmp_path / "once", tmp_path / "twice", learning_rate=0)
+    again = EpiFoundationForExpressionImputation.from_pretrained(tmp_path / "twice").imputation[-1].bias
+    assert torch.equal(start, again), "what was learned is kept"
 
 
 def test_imputation_needs_an_aligned_model(data_folder: Path, pretrained: Path, tmp_path: Path) -> None:
