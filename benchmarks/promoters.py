@@ -215,10 +215,11 @@ TABLE_WAYS = {
 def scores(regions: Regions) -> dict[str, float]:
     """Average precisions, by kind of match and of score; those of cosines over three draws of what is held out."""
     found: dict[str, list[float]] = {}
+    table = whitened(regions.table)
     for seed in SEEDS:
         recoveries = held_out_recovery(
             regions.embeddings,
-            regions.table,
+            table,
             regions.num_cells,
             regions.is_promoter,
             regions.positions,

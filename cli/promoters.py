@@ -36,7 +36,7 @@ class TypeResult(NamedTuple):
     Attributes:
         places: (regions,) in the vocabulary, counted from 0.
         is_promoter: (regions,) bool.
-        embeddings: (regions, hidden) in context.
+        embeddings: (regions, hidden) in context, whitened.
         num_cells: (regions,) in which each is open.
         scores: of all regions.
         recovery: the check on held-out promoters.
@@ -101,14 +101,15 @@ def search_promoters(
 def _search_type(
     found: "RegionEmbeddings", group: int, annotation: Annotation, min_cells: int, seed: int
 ) -> TypeResult:
-    from epifoundation.evaluation.promoters import WITHIN, held_out_recovery, promoter_scores
+    from epifoundation.evaluation.promoters import WITHIN, held_out_recovery, promoter_scores, whitened
     from epifoundation.tokenization import NUM_SPECIAL_TOKENS
     from epifoundation.tokenization.intervals_epifoundation import global_positions
 
     is_seen = found.num_cells[group] >= min_cells
     places = found.ids[is_seen] - NUM_SPECIAL_TOKENS
     is_promoter = annotation.distance[places] <= WITHIN
-    embeddings, num_cells = found.contextual[group, is_seen], found.num_cells[group, is_seen]
+    num_cells = found.num_cells[group, is_seen]
+    embeddings, table = whitened(found.contextual[group, is_seen]), whitened(found.table[is_seen])
     generator = np.random.default_rng(seed)
     try:
         scores = promoter_scores(embeddings, is_promoter, generator)
@@ -116,7 +117,7 @@ def _search_type(
         raise ValueError(f"cell type {found.groups[group]!r}: {error}") from error
     vocabulary = annotation.vocabulary
     positions = global_positions(vocabulary.chromosome_codes[places], vocabulary.starts[places])
-    recovery = held_out_recovery(embeddings, found.table[is_seen], num_cells, is_promoter, positions, generator)
+    recovery = held_out_recovery(embeddings, table, num_cells, is_promoter, positions, generator)
     return TypeResult(places, is_promoter, embeddings, num_cells, scores, recovery)
 
 

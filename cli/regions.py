@@ -107,8 +107,9 @@ def find(
     """Find regions that look like active promoters of a cell type.
 
     Known promoters are regions within 1,000 base pairs of a start of transcription that are open in cells of the type.
-    Each other region open there is scored by the cosine between its embedding in context and the mean of theirs, both
-    less the mean of all regions. The p-value compares with 10,000 random sets of as many regions (permuted labels), the
+    Each other region open there is scored by the cosine between its embedding in context and the mean of theirs, in
+    axes along which all regions vary alike (whitened): a plain cosine hears little but the few directions along which
+    they vary most. The p-value compares with 10,000 random sets of as many regions (permuted labels), the
     FDR is Benjamini and Hochberg's.
 
     The folder gets for each type a .bed with the regions that are no known promoters, best first, and a picture of the

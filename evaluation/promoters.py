@@ -40,8 +40,8 @@ class Recovery(NamedTuple):
     Attributes:
         matched_on: what the other regions have in common with the promoters.
         num_promoters: held-out promoters that found a match.
-        contextual: of the cosine between embeddings in context.
-        table: of the cosine between rows of the peak table, the same in all cells.
+        contextual: of the cosine to the promoters' mean by embeddings in context.
+        table: the same by rows of the peak table, which do not depend on the cells.
         accessibility: of the number of cells in which a region is open.
     """
 
