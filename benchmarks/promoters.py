@@ -52,7 +52,7 @@ MODELS = {
     "Atacformer, replaced peaks, table learned": [*ATACFORMER, "--freeze_peak_table", "false", "--lazy_adam", "true"],
     "Atacformer, untrained": [*ATACFORMER, "--max_steps", "1", "--learning_rate", "0"],
 }
-AS_THE_COMMAND = ("peak-to-gene", 2, "whitened")
+AS_THE_COMMAND = (2, "whitened")  # layers and way, of whatever model
 MIN_CELLS = 3
 SEEDS = (0, 1, 2)
 MATCHES = ("distance", "accessibility")
@@ -90,12 +90,10 @@ def main() -> None:
         place = arguments.work / "trials" / file_name(*map(str, trial))
         trials[trial] = kept(place, lambda regions=regions: {name: scores(part) for name, part in regions})
         print(trial, {key: round(value, 3) for key, value in mean_of(trials[trial].values()).items()}, file=sys.stderr)
-    best = max(
-        trials, key=lambda trial: np.mean([mean_of(trials[trial].values())[f"{match}, cosine"] for match in MATCHES])
-    )
+    best = max(trials, key=lambda trial: by_cosine(trials[trial]))
     final = {
         trial: {name: scores(regions) for name, regions in chosen_regions(trial, arguments.work, is_odd=False)}
-        for trial in dict.fromkeys([AS_THE_COMMAND, best])
+        for trial in dict.fromkeys([*((model, *AS_THE_COMMAND) for model in arguments.models), best])
     }
     report: dict[str, Any] = {
         "environment": environment("scikit-learn"),
@@ -296,15 +294,14 @@ def tables(trials: dict[Any, Scores], final: dict[Any, Scores]) -> list[str]:
     kinds = [f"{match}, {name}" for match in MATCHES for name in ("cosine", "logistic")]
     rows = [[*trial, *(f"{mean_of(found.values())[kind]:.3f}" for kind in kinds)] for trial, found in trials.items()]
     others = mean_of(next(iter(trials.values())).values())
-    for name in ("peak table", "accessibility"):
-        values = [f"{others[f'{match}, {name}']:.3f}" for match in MATCHES]
-        rows.append([f"{name} alone", "", "", values[0], "", values[1], ""])
+    values = [f"{others[f'{match}, accessibility']:.3f}" for match in MATCHES]
+    rows.append(["accessibility alone", "", "", values[0], "", values[1], ""])
     heads = ["pre-training", "layers", "embeddings", *(f"by {kind}" for kind in kinds)]
     lines = ["## Trials: odd chromosomes, mean over the cell types", "", *table(heads, rows), ""]
     for trial, found in final.items():
-        title = f"{trial[0]}, {trial[1]} layers, {trial[2]}"
-        lines += [f"## Even chromosomes: {title}{' (as the command)' if trial == AS_THE_COMMAND else ''}", ""]
-        heads = ["cell type", "matched by", "cosine", "peak table", "accessibility", "logistic"]
+        title = f"{trial[0]}, {trial[1]} layer{'s' * (trial[1] > 1)}, {trial[2]}"
+        lines += [f"## Even chromosomes: {title}{' (as the command)' * (trial[1:] == AS_THE_COMMAND)}", ""]
+        heads = ["cell type", "matched by", "cosine", "peak table, whitened", "accessibility", "logistic"]
         names = ["cosine", "peak table", "accessibility", "logistic"]
         body = [
             [name, match, *(f"{one[f'{match}, {kind}']:.3f}" for kind in names)]

@@ -4,7 +4,7 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def run_settings(
 
 
 def checkpoint_to_resume(
-    output_dir: Path, settings: dict[str, Any], args: RunArguments, *, overwrite: bool = False
+    output_dir: Path, settings: dict[str, Any], args: RunArguments, options: RunOptions
 ) -> Path | None:
     """The checkpoint to go on from, if there is one; else the settings are written down for the next start.
 
@@ -53,18 +53,18 @@ def checkpoint_to_resume(
         output_dir: the folder of the run.
         settings: those of this start.
         args: know which process this is.
-        overwrite: remove the checkpoints that are there.
+        options: of the run; with `overwrite` the checkpoints that are there are removed.
 
     Raises:
         ValueError: if there is a checkpoint of a run with other settings.
     """
     with args.main_process_first(local=False, desc="looking for checkpoints"):
-        if overwrite and args.should_save:
+        if options.overwrite and args.should_save:
             for folder in checkpoints(output_dir):
                 shutil.rmtree(folder)
         checkpoint = last_complete_checkpoint(output_dir)
         if checkpoint is not None:
-            _refuse_other_settings(output_dir / SETTINGS_FILE, settings)
+            _refuse_other_settings(output_dir / SETTINGS_FILE, settings, options)
             logger.warning("resuming from %s", checkpoint)
         elif args.should_save:
             output_dir.mkdir(parents=True, exist_ok=True)
@@ -72,8 +72,11 @@ def checkpoint_to_resume(
     return checkpoint
 
 
-def _refuse_other_settings(file: Path, settings: dict[str, Any]) -> None:
+def _refuse_other_settings(file: Path, settings: dict[str, Any], options: RunOptions) -> None:
     earlier = json.loads(file.read_text()) if file.is_file() else {}
+    # An option that a run was begun without, by an older version, had what is now its default.
+    defaults = {f.name: f.default for f in fields(options) if f.default is not MISSING}
+    earlier["options"] = defaults | earlier.get("options", {})
     changed = [
         f"{name} ({earlier.get(part, {}).get(name)!r} before, now {value!r})"
         for part in ("options", "arguments", "data")

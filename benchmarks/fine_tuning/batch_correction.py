@@ -67,7 +67,7 @@ def main() -> None:
         {"environment": environment("scikit-learn"), "scores": scores},
         lines_of(scores),
         arguments.write,
-        words="--cortex atac.h5ad rna.h5ad --write",
+        words=" ".join(["--cortex atac.h5ad rna.h5ad --seeds", *map(str, arguments.seeds), "--write"]),
         notes=HERE / "notes_batch_correction.md",
         script="fine_tuning/batch_correction",
     )

@@ -221,3 +221,18 @@ def test_a_run_is_only_resumed_with_its_own_settings(data_folder: Path, tmp_path
     with pytest.raises(ValueError, match=r"train .*before, now"):
         start(validation_share=0.5)
     assert start(max_genes=8, overwrite="true")["resumed_from_step"] is None
+
+
+def test_a_run_of_an_older_version_is_resumed_where_a_new_option_has_its_default(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    def start(**options: Any) -> dict[str, Any]:
+        return pretrain(*read_options(PretrainOptions, pretrain_words(data_folder, tmp_path, **options)))
+
+    start()
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    del settings["options"]["whiten_cells"]
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    assert start()["resumed_from_step"] == 6
+    with pytest.raises(ValueError, match=r"whiten_cells \(False before, now True\)"):
+        start(whiten_cells="true")

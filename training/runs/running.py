@@ -115,7 +115,7 @@ def run_objective(
     cells = _cells(options, args, columns)
     check_ids(cells.train, tokenizer)
     settings = run_settings(options, args, tokenizer, {"train": cells.train, "held_out": cells.held_out})
-    checkpoint = checkpoint_to_resume(output_dir, settings, args, overwrite=options.overwrite)
+    checkpoint = checkpoint_to_resume(output_dir, settings, args, options)
     set_seed(args.seed)
     objective = build(tokenizer, cells, checkpoint is None)
     _refuse_mismatch(objective.model.config, tokenizer, needs_genes)
