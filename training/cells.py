@@ -48,18 +48,19 @@ def training_and_held_out(options: RunOptions, seed: int, columns: Sequence[str]
     return train, held_out
 
 
-def cells_of_known_type(cells: Dataset, names: str) -> Dataset:
-    """The cells with a cell type; how many were left out is logged.
+def cells_with_a_label(cells: Dataset, names: str, labels: Sequence[str] = ("cell_type",)) -> Dataset:
+    """The cells with a cell type, or any other of several labels; how many were left out is logged.
 
     Raises:
         ValueError: if there are none.
     """
-    known = np.flatnonzero(np.asarray(cells["cell_type"]) >= 0)
+    known = np.flatnonzero(np.any([np.asarray(cells[label]) >= 0 for label in labels], axis=0))
+    text, num_unknown = " or ".join(labels), len(cells) - len(known)
     if len(known) == 0:
-        raise ValueError(f"no {names} cell has a known cell_type: annotation has nothing to learn from")
+        raise ValueError(f"no {names} cell has a known {text}: annotation has nothing to learn from")
     if len(known) == len(cells):
         return cells
-    logger.warning("%d of %d %s cells have no known type and are left out", len(cells) - len(known), len(cells), names)
+    logger.warning("%d of %d %s cells have no known %s and are left out", num_unknown, len(cells), names, text)
     return cells.select(known, keep_in_memory=True)
 
 

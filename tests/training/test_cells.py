@@ -9,7 +9,7 @@ from epifoundation import PeakTokenizer
 from epifoundation.dataset_builders.tokenized.stored_cells import save_cells
 from epifoundation.tokenization import GeneVocabulary, PeakVocabulary
 from epifoundation.training.cells import (
-    cells_of_known_type,
+    cells_with_a_label,
     check_ids,
     checkpoint_folder,
     tokenizer_of_run,
@@ -59,12 +59,13 @@ def test_a_share_is_held_out_by_the_seed(cells: Dataset, options: RunOptions) ->
 def test_cells_of_unknown_type_are_left_out(cells: Dataset, caplog: pytest.LogCaptureFixture) -> None:
     labels = [-1 if i % 3 == 0 else i % 3 for i in range(30)]
     some = cells.remove_columns("cell_type").add_column("cell_type", np.array(labels))
-    assert cells_of_known_type(some, "training")["cell_type"][:] == [1, 2] * 10
-    assert "10 of 30 training cells have no known type" in caplog.text
-    assert cells_of_known_type(cells, "training") is cells
+    assert cells_with_a_label(some, "training")["cell_type"][:] == [1, 2] * 10
+    assert "10 of 30 training cells have no known cell_type" in caplog.text
+    assert cells_with_a_label(cells, "training") is cells
     none = cells.remove_columns("cell_type").add_column("cell_type", np.full(30, -1))
     with pytest.raises(ValueError, match="no training cell has a known cell_type"):
-        cells_of_known_type(none, "training")
+        cells_with_a_label(none, "training")
+    assert cells_with_a_label(none, "training", ("cell_type", "assay")) is none, "their assay is known"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from transformers import EarlyStoppingCallback, EvalPrediction, set_seed
 from epifoundation import EpiFoundationConfig, EpiFoundationPreTrainedModel, PeakTokenizer
 from epifoundation.sharing import complete_checkpoint
 from epifoundation.training.adapters import with_lora
-from epifoundation.training.cells import cells_of_known_type, check_ids, tokenizer_of_run, training_and_held_out
+from epifoundation.training.cells import cells_with_a_label, check_ids, tokenizer_of_run, training_and_held_out
 from epifoundation.training.collators import CellCollator
 from epifoundation.training.lazy_adam import LazyAdamW, make_tables_sparse
 from epifoundation.training.options import FinetuneOptions, RunArguments, RunOptions
@@ -175,9 +175,10 @@ def _cells(options: RunOptions, args: RunArguments, columns: Sequence[str]) -> C
     # One process first: what it writes into the cache of data sets, the others read.
     with args.main_process_first(local=False, desc="reading cells"):
         train, held_out = training_and_held_out(options, args.seed, columns)
-    if "cell_type" in columns:
-        train = cells_of_known_type(train, "training")
-        held_out = None if held_out is None else cells_of_known_type(held_out, "held-out")
+    labels = [name for name in ("cell_type", "assay") if name in columns]
+    if labels:
+        train = cells_with_a_label(train, "training", labels)
+        held_out = None if held_out is None else cells_with_a_label(held_out, "held-out", labels)
     if held_out is None and args.eval_strategy != "no":
         raise ValueError(
             "there are no held-out cells to evaluate on: give validation_data or a validation_share, or set "
