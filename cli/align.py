@@ -296,6 +296,7 @@ def match(
         open_both(path, rna, modality, rna_modality) as (peaks, genes),
     ):
         _refuse_missing_column(label_key, peaks, genes)
+        _refuse_without_pairs(peaks, genes, label_key)
         run = aligning_run(
             model,
             max_peaks=max_peaks,
@@ -323,6 +324,14 @@ def _rna_of(inputs: list[Path], rna: Path | None) -> Path | None:
     if rna is not None or len(inputs) != 1 or inputs[0].suffix != ".h5mu":
         return rna
     return inputs[0] if set(GENES.modalities) & set(modalities_of(inputs[0])) else None
+
+
+def _refuse_without_pairs(peaks: Any, genes: Any, label_key: str | None) -> None:
+    """What the report would refuse is told before minutes of embedding, not after."""
+    from epifoundation.dataset_builders.tokenized.pairing import match_names
+
+    if label_key is None or set(peaks.cell_names) & set(genes.cell_names):
+        match_names(peaks.cell_names, genes.cell_names)
 
 
 def _coverages(aligned: "AlignedCells") -> list[str]:
