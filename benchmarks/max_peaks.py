@@ -189,7 +189,7 @@ def report(found: dict[tuple[str, int], list[dict[str, float]]], arguments: argp
     if arguments.write:
         draw(means)
     named = {f"{choice}, {limit}": mean for (choice, limit), mean in means.items()}
-    words = f"--epochs {arguments.epochs} --write"
+    words = f"--splits {arguments.splits} --epochs {arguments.epochs} --write"
     leave_results(
         "max_peaks",
         "Fewer peaks per cell",
@@ -197,6 +197,7 @@ def report(found: dict[tuple[str, int], list[dict[str, float]]], arguments: argp
         lines,
         arguments.write,
         words,
+        notes=Path(__file__).with_name("notes_max_peaks.md"),
     )
 
 

@@ -34,7 +34,7 @@ def embed(
     key_added: Annotated[str, typer.Option(help="Key of obsm for the embeddings.")] = "X_epifoundation",
     max_peaks: Annotated[
         int | None,
-        typer.Option(min=1, help="Peaks kept of a cell.", show_default="as the checkpoint says"),
+        typer.Option(min=1, help="Peaks read of a cell at most.", show_default="as the checkpoint says"),
     ] = None,
     max_tokens_per_batch: Annotated[
         int, typer.Option(min=1, help="Tokens computed at a time; lower it if the memory does not suffice.")
@@ -62,6 +62,10 @@ def embed(
     Files are read in blocks, so they may be larger than the memory. The output appears complete or not at all, and
     is checked before the work starts. Peaks are matched to those of the model by overlap; see 'coverage' for how
     well they do. Fragments are counted in the peaks of the model, and the output holds these counts too.
+
+    Time grows with up to the square of a cell's peaks. With --max-peaks at the median of your cells embeddings hardly
+    change and take a third of the time; half of that suffices for a first look. Which peaks are read follows from the
+    cell alone, so the embeddings repeat.
 
     Example: epifoundation embed atac.h5ad --model checkpoint --output new.h5ad
 

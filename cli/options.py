@@ -39,7 +39,7 @@ Modality = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 MaxPeaks = Annotated[
-    int | None, typer.Option(min=1, help="Peaks kept of a cell.", show_default="as the checkpoint says")
+    int | None, typer.Option(min=1, help="Peaks read of a cell at most.", show_default="as the checkpoint says")
 ]
 MaxTokens = Annotated[
     int, typer.Option(min=1, help="Tokens computed at a time; lower it if the memory does not suffice.")
