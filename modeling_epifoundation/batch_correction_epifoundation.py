@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.utils.generic import can_return_tuple
 
@@ -50,7 +51,8 @@ class EpiFoundationForBatchCorrection(EpiFoundationPreTrainedModel):
     """Replaced-peak detection, with an adversary that tells batches apart and from which the encoder learns to hide.
 
     The loss is that of `EpiFoundationForReplacedPeaks` plus `adversarial_weight` times the cross entropy of the batch.
-    The adversary learns from the latter, the encoder from its opposite times `gradient_reversal`. With
+    The adversary learns from the latter, the encoder from its opposite times `gradient_reversal`. It hears a batch only
+    along directions in which embeddings vary as much as elsewhere, unless it has `standardize_adversary`. With
     `num_trainable_layers` above 0 only that many last layers and all LayerNorms of the encoder learn (Atacformer).
     """
 
@@ -64,6 +66,7 @@ class EpiFoundationForBatchCorrection(EpiFoundationPreTrainedModel):
             raise ValueError(f"batch correction needs num_batches of at least 2, got {config.num_batches}")
         self.epifoundation = EpiFoundationModel(config)
         self.discriminator = PeakDiscriminator(config)
+        self.adversary_norm = nn.BatchNorm1d(config.hidden_size, affine=False) if config.standardize_adversary else None
         self.batch_classifier = nn.Linear(config.hidden_size, config.num_batches)
         self.post_init()
         self.freeze_except_last(config.num_trainable_layers)
@@ -125,7 +128,7 @@ class EpiFoundationForBatchCorrection(EpiFoundationPreTrainedModel):
         out = self.epifoundation(input_ids, chromosome_ids, attention_mask, **(kwargs | {"return_dict": True}))
         logits = self.discriminator(out.last_hidden_state)
         reversed_cells = ReverseGradient.apply(out.pooler_output, self.config.gradient_reversal)
-        batch_logits = self.batch_classifier(reversed_cells)
+        batch_logits = self.batch_classifier(self._standardized(reversed_cells))
         loss = None
         if labels is not None:
             if batch_ids is None:
@@ -136,6 +139,13 @@ class EpiFoundationForBatchCorrection(EpiFoundationPreTrainedModel):
         return EpiFoundationBatchCorrectionOutput(
             loss, logits, out.pooler_output, out.hidden_states, out.attentions, batch_logits
         )
+
+    def _standardized(self, cells: Tensor) -> Tensor:
+        norm = self.adversary_norm
+        if norm is None:
+            return cells
+        has_spread = norm.training and len(cells) > 1  # that of one cell is none
+        return F.batch_norm(cells, norm.running_mean, norm.running_var, training=has_spread, eps=norm.eps)
 
 
 __all__ = ["EpiFoundationBatchCorrectionOutput", "EpiFoundationForBatchCorrection"]

@@ -91,6 +91,8 @@ class EpiFoundationConfig(PreTrainedConfig):
         discriminator_norm_eps: added to the variance in its LayerNorm.
         adversarial_weight: of the batches in the loss of batch correction (Atacformer: lambda_adv).
         gradient_reversal: factor of the gradient that the encoder gets from them, reversed (grl_alpha).
+        standardize_adversary: bring the dimensions of cell embeddings to the same spread before batches are told from
+            them, by a BatchNorm; the official adversary reads them as they are.
         num_trainable_layers: last layers of the encoder that learn in batch correction; 0 for all.
         gene_encoder: configuration of the encoder of genes in contrastive alignment, as a dictionary with
             ``model_type``, of any encoder in Transformers; by default a small BERT, see `default_gene_encoder`.
@@ -149,6 +151,7 @@ class EpiFoundationConfig(PreTrainedConfig):
     discriminator_norm_eps: float = 1e-5
     adversarial_weight: float | int = 1.0
     gradient_reversal: float | int = 1.0
+    standardize_adversary: bool = False
     num_trainable_layers: int = 0
     gene_encoder: dict[str, Any] | None = None
     use_typical_gene_counts: bool = False

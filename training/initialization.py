@@ -9,6 +9,7 @@ from datasets import Dataset
 from torch import nn
 
 from epifoundation import (
+    EpiFoundationForBatchCorrection,
     EpiFoundationForExpressionImputation,
     EpiFoundationForPeakToGeneAlignment,
     EpiFoundationPreTrainedModel,
@@ -110,6 +111,20 @@ def init_cell_projection(model: EpiFoundationForPeakToGeneAlignment, cell_embedd
     """
     decoder = model.alignment_decoder
     _let_read_whitened(decoder.cell_proj, decoder.query_proj.bias, cell_embeddings)
+
+
+@torch.no_grad()
+def init_adversary(model: EpiFoundationForBatchCorrection, cell_embeddings: np.ndarray) -> None:
+    """Let the adversary of batch correction start with the mean and spread of the embeddings.
+
+    Args:
+        model: its `adversary_norm` is changed in place, if it has one.
+        cell_embeddings: (cells, hidden) embeddings of training cells by the encoder of this very model.
+    """
+    if model.adversary_norm is not None:
+        start = {"mean": cell_embeddings.mean(axis=0), "var": cell_embeddings.var(axis=0, ddof=1)}
+        for name, values in start.items():
+            model.adversary_norm.get_buffer(f"running_{name}").copy_(torch.from_numpy(values))
 
 
 @torch.no_grad()

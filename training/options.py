@@ -130,6 +130,8 @@ class BatchCorrectionOptions(FinetuneOptions):
     replaced_share: float = _option(0.45, "Share of peaks that are replaced.")
     adversarial_weight: float = _option(1.0, "Of telling batches apart in the loss.")
     gradient_reversal: float = _option(1.0, "Factor of the reversed gradient that the encoder gets from it.")
+    standardize_adversary: bool = _option(True, "Let it hear all directions of the embedding alike; paper: false.")
+    adversary_learning_rate: float = _option(30.0, "Factor on the learning rate of the adversary; paper: 1.")
     num_trainable_layers: int = _option(0, "Last layers of the encoder that learn, beside its norms; 0 for all of it.")
 
 

@@ -1,10 +1,10 @@
 """The Hugging Face Trainer, for cells: batches by tokens, draws that follow the seed, restarts without a difference."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -48,6 +48,7 @@ class EpiFoundationTrainer(Trainer):
             ``per_device_train_batch_size`` as the limit. By default only that limit counts.
         class_weights: (labels,) weights in the cross entropy of a classification, see `balanced_class_weights`.
         freeze_batch_norm: leave BatchNorm at its running statistics, for batches too small to estimate them.
+        learning_rate_factors: factors on the learning rate of the weights of some modules, by their names.
         **kwargs: as for ``transformers.Trainer``.
 
     Raises:
@@ -61,6 +62,7 @@ class EpiFoundationTrainer(Trainer):
         max_tokens_per_batch: int | None = None,
         class_weights: Tensor | None = None,
         freeze_batch_norm: bool = False,
+        learning_rate_factors: Mapping[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
         if class_weights is not None:
@@ -71,8 +73,24 @@ class EpiFoundationTrainer(Trainer):
             raise ValueError("evaluation needs padded batches: make eval_data_collator with packing=False")
         self.max_tokens_per_batch = max_tokens_per_batch
         self.freeze_batch_norm = freeze_batch_norm
+        self.learning_rate_factors = learning_rate_factors or {}
         self.throughput = Throughput()
         self.add_callback(LogWithCheckpoints())
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """As in the base class, with groups of their own for weights that learn faster or slower."""
+        if self.optimizer is not None:
+            return self.optimizer
+        optimizer = super().create_optimizer(model)
+        model = cast(nn.Module, self.model if model is None else model)
+        names = {weight: f".{name}." for name, weight in model.named_parameters()}
+        for module, factor in self.learning_rate_factors.items():
+            for group in list(optimizer.param_groups):
+                chosen = [weight for weight in group["params"] if f".{module}." in names[weight]]
+                if chosen:
+                    group["params"] = [weight for weight in group["params"] if f".{module}." not in names[weight]]
+                    optimizer.add_param_group({**group, "params": chosen, "lr": group["lr"] * factor})
+        return optimizer
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches of this process, as `CellBatchSampler` plans them.

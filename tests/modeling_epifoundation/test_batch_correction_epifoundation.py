@@ -84,6 +84,20 @@ def test_only_the_last_layers_and_the_norms_learn(num_layers, make_model, cells,
         assert seen.keys() <= learning
 
 
+def test_a_standardised_adversary_hears_all_directions_alike(make_model, cells):
+    model = make_model(EpiFoundationForBatchCorrection, standardize_adversary=True, **STRENGTHS).train()
+    out = model(**cells)
+    embeddings = out.cell_embeddings
+    standardised = (embeddings - embeddings.mean(0)) / embeddings.std(0, unbiased=False)
+    expected = F.linear(standardised, model.batch_classifier.weight, model.batch_classifier.bias)
+    torch.testing.assert_close(out.batch_logits, expected, rtol=1e-3, atol=1e-3)
+    assert model.adversary_norm.running_mean.abs().sum() > 0
+    alone = {name: values[:1] for name, values in cells.items()}
+    assert torch.isfinite(model(**alone).loss), "a single cell has no spread"
+    model.eval()
+    torch.testing.assert_close(model(**alone).batch_logits, model(**cells).batch_logits[:1], rtol=1e-4, atol=1e-5)
+
+
 def test_what_cannot_be_is_refused(make_model, cells):
     with pytest.raises(ValueError, match="needs num_batches of at least 2, got 1"):
         make_model(EpiFoundationForBatchCorrection, num_batches=1)

@@ -118,6 +118,20 @@ def test_a_step_without_a_label_changes_nothing_to_nan(
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
 
 
+def test_a_module_can_learn_faster(
+    model: EpiFoundationForPeakToGeneAlignment, tokenizer: PeakTokenizer, cells: Dataset, tmp_path: Path
+) -> None:
+    factors = {"learning_rate_factors": {"alignment_decoder": 7.0}, "data_collator": AlignmentCollator(tokenizer)}
+    trainer = EpiFoundationTrainer(model, arguments(tmp_path, max_steps=1), train_dataset=cells, **factors)
+    groups = trainer.create_optimizer().param_groups
+    assert trainer.create_optimizer().param_groups is groups
+    rates = {weight: group["lr"] for group in groups for weight in group["params"]}
+    assert len(rates) == sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    for name, weight in model.named_parameters():
+        assert rates[weight] == pytest.approx(0.07 if "alignment_decoder" in name else 0.01), name
+    trainer.train()
+
+
 def test_batch_norm_can_be_frozen(
     model: EpiFoundationForPeakToGeneAlignment, tokenizer: PeakTokenizer, cells: Dataset, tmp_path: Path
 ) -> None:

@@ -8,8 +8,9 @@ from datasets import Dataset
 from epifoundation import EpiFoundationForBatchCorrection, EpiFoundationForCellClustering, PeakTokenizer
 from epifoundation.training import metrics
 from epifoundation.training.cells import checkpoint_folder
+from epifoundation.training.initialization import cell_embeddings, init_adversary
 from epifoundation.training.options import BatchCorrectionOptions, ClusteringOptions, RunArguments
-from epifoundation.training.runs.new_models import dropouts
+from epifoundation.training.runs.new_models import dropouts, some_cells
 from epifoundation.training.runs.running import PEAK_COLUMNS, Cells, Objective, run_objective
 from epifoundation.training.self_supervision import ReplacedPeaksCollator
 from epifoundation.training.triplets import TripletCollator
@@ -52,10 +53,15 @@ def finetune_batch_correction(options: BatchCorrectionOptions, args: RunArgument
             use_batch_embeddings=False,
             adversarial_weight=options.adversarial_weight,
             gradient_reversal=options.gradient_reversal,
+            standardize_adversary=options.standardize_adversary,
             num_trainable_layers=options.num_trainable_layers,
             ignore_mismatched_sizes=True,
             **dropouts(options),
         )
+        if is_fresh:
+            init_adversary(
+                model, cell_embeddings(model, tokenizer, some_cells(cells.train, args.seed), options.max_peaks)
+            )
         shared: dict[str, Any] = {
             "probability": options.replaced_share,
             "max_peaks": options.max_peaks,
@@ -69,6 +75,7 @@ def finetune_batch_correction(options: BatchCorrectionOptions, args: RunArgument
             metrics.unchanged,
             metrics.batch_correction_metrics,
             "roc_auc",
+            {"learning_rate_factors": {"batch_classifier": options.adversary_learning_rate}},
             keep=("cell_embeddings",),
         )
 
