@@ -72,7 +72,12 @@ def batch_correction(words: Words = None, options: ListOptions = False) -> None:
     --output_dir. Ended at any time, the same command goes on from the last complete checkpoint.
 
     An adversary tells batches apart, and the encoder learns from the reversed gradient, while it goes on telling
-    replaced peaks from the cell's own. Strength: --adversarial_weight, --gradient_reversal.
+    replaced peaks from the cell's own. Strength: --adversarial_weight, --gradient_reversal. The adversary reads
+    standardised embeddings and learns faster than the encoder (--standardize_adversary, --adversary_learning_rate);
+    without either, as in the paper, it left a strong batch as it was.
+
+    Look first whether the batch keeps cells apart (iLISI of 'evaluate batch'): where it does not, correction only costs
+    what the embedding tells of cell types.
 
     Example: epifoundation finetune batch-correction --model pretrained --data cells --output_dir corrected
     """
