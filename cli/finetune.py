@@ -74,10 +74,10 @@ def batch_correction(words: Words = None, options: ListOptions = False) -> None:
     An adversary tells batches apart, and the encoder learns from the reversed gradient, while it goes on telling
     replaced peaks from the cell's own. Strength: --adversarial_weight, --gradient_reversal. The adversary reads
     standardised embeddings and learns faster than the encoder (--standardize_adversary, --adversary_learning_rate);
-    without either, as in the paper, it left a strong batch as it was.
+    without either, as in the paper, it left a strong batch as it was, and cost what the embedding tells of types.
 
-    Look first whether the batch keeps cells apart (iLISI of 'evaluate batch'): where it does not, correction only costs
-    what the embedding tells of cell types.
+    Look first whether the batch keeps cells apart (iLISI of 'evaluate batch'); where it does not, there is nothing to
+    gain.
 
     Example: epifoundation finetune batch-correction --model pretrained --data cells --output_dir corrected
     """
